@@ -1,0 +1,160 @@
+"""The contract between a Job and the operator: `RunTask` goes in, `RunReport` comes out.
+
+The task travels as one pod annotation, read by the runner as a downward-API file (never by environment or argv,
+where `$(X)` would be rewritten). The report travels as the runner's termination message: at most 4,096 bytes, and
+hostile input to the operator, because an agent shaped what it describes.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from workitems.api.common import Model
+from workitems.api.repository import CommitIdentity
+from workitems.api.workitem import Usage
+
+REPORT_LIMIT = 4096
+"""Bytes of a container's termination message (Kubernetes, terminationMessagePath)."""
+
+ITEM_LABEL = "workitems.dev/item"
+STAGE_LABEL = "workitems.dev/stage"
+RUN_LABEL = "workitems.dev/run"
+AGENT_LABEL = "workitems.dev/agent"
+GATE_LABEL = "workitems.dev/gate"
+TASK_ANNOTATION = "workitems.dev/task"
+
+RUNNER_CONTAINER = "runner"
+AGENT_CONTAINER = "agent"
+
+# Mount points. The worktree volume is at the same path in both containers: git's files name each other absolutely.
+TASK_FILE = "/workitem/task/task.json"
+EXCHANGE = "/workitem/exchange"
+CREDENTIALS = "/workitem/credentials"
+CA_FILE = "/workitem/ca/ca.crt"
+VOLUME = "/workspace"
+# What the runner leaves in EXCHANGE for the agent's entry (read-only there).
+GO_FILE = "go"
+STOP_FILE = "stop"
+ALIVE_FIFO = "alive"
+PROMPT_FILE = "prompt.md"
+SYSTEM_PROMPT_FILE = "system.md"
+
+
+def git_dir(repository: str) -> str:
+    """Absolute path of the bare repository on the worktree volume."""
+    return f"{VOLUME}/{repository}/git"
+
+
+def tree_dir(repository: str, item: str) -> str:
+    """Absolute path of an item's worktree on the worktree volume."""
+    return f"{VOLUME}/{repository}/trees/{item}"
+
+
+class RunKind(StrEnum):
+    """What the Job is for."""
+
+    AGENT = "Agent"
+    GATE = "Gate"
+    LOOK = "Look"
+
+
+class RunTask(Model):
+    """All that a runner needs to know. Paths are relative to the repository's root."""
+
+    kind: RunKind
+    item: str
+    uid: str
+    run: int
+    stage: str
+    attempt: int
+    agent: str
+    repository: str
+    url: str
+    branch: str
+    base_branch: str
+    base_commit: str | None = None
+    """Pinned at the item's first run; None: the runner pins it and reports it."""
+    expected_head: str | None = None
+    """The head that status knows; None: the branch does not exist yet, or is adopted."""
+    adopt_branch: bool = False
+    commit: CommitIdentity = CommitIdentity()
+    commit_paths: tuple[str, ...] = ()
+    documents: str = ""
+    prompt: str = ""
+    """The operator's part of the prompt; the texts of `include` follow it."""
+    include: tuple[str, ...] = ()
+    """Files whose text at the head is appended to the prompt, where they exist."""
+    remove: tuple[str, ...] = ()
+    """Outcome files of this stage, removed before the agent starts, so that an old verdict never counts."""
+    system_prompt_file: str | None = None
+    task_file: str | None = None
+    watch: tuple[str, ...] = ()
+    """Documents whose blob ids the report must carry, in this order."""
+    verdicts: tuple[str, ...] = ()
+    """Documents in which verdict lines are looked for."""
+    excerpts: tuple[str, ...] = ()
+    """Documents whose beginning the report should carry, most wanted first."""
+    agent_timeout_seconds: int = 1800
+
+
+class Problem(Model):
+    """Why the run could not be prepared or published; `retry` means that waiting may help."""
+
+    reason: Annotated[str, Field(pattern=r"^[A-Z][A-Za-z]{1,60}$")]
+    message: Annotated[str, Field(max_length=1024)]
+    retry: bool = False
+
+
+class Verdict(Model):
+    """The distinct verdict words found in one document, in order."""
+
+    file: Annotated[str, Field(max_length=512)]
+    values: Annotated[tuple[Annotated[str, Field(max_length=63)], ...], Field(max_length=4)] = ()
+
+
+class Excerpt(Model):
+    """The beginning of one document."""
+
+    file: Annotated[str, Field(max_length=512)]
+    text: Annotated[str, Field(max_length=4096)]
+
+
+_HEX = r"^([0-9a-f]{40}|[0-9a-f]{64})$"
+Hash = Annotated[str, Field(pattern=_HEX)]
+
+
+class RunReport(Model):
+    """What the runner saw. `head`, `tree`, `code` and `blobs` are about the branch as the remote now has it."""
+
+    run: int
+    uid: str
+    base_commit: Hash | None = None
+    head: Hash | None = None
+    tree: Hash | None = None
+    code: Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")] | None = None
+    """Digest of the tree without `documents`."""
+    blobs: Annotated[tuple[Hash | None, ...], Field(max_length=256)] = ()
+    """Blob ids of RunTask.watch, in its order; None: absent, or not a regular file."""
+    committed: bool = False
+    pushed: bool = False
+    diverted_to: Annotated[str, Field(max_length=255)] | None = None
+    """The branch that took the work when the lease was lost."""
+    agent_started: bool = False
+    left_out: Annotated[tuple[Annotated[str, Field(max_length=255)], ...], Field(max_length=20)] = ()
+    left_out_total: int = 0
+    verdicts: Annotated[tuple[Verdict, ...], Field(max_length=32)] = ()
+    excerpts: Annotated[tuple[Excerpt, ...], Field(max_length=16)] = ()
+    usage: Usage | None = None
+    problem: Problem | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> RunReport:
+        """Read a termination message. Raises pydantic.ValidationError for all that is not a report."""
+        return cls.model_validate_json(text)
+
+
+Container = Literal["runner", "agent"]
+JSON = dict[str, Any]

@@ -1,0 +1,315 @@
+"""`WorkItem`: one task on one branch. Its status is the whole story: stage, gates, runs, decisions, effects."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import ConfigDict, Field
+from pydantic.alias_generators import to_camel
+
+from workitems.api.common import (
+    Branch,
+    Condition,
+    Duration,
+    GateResult,
+    Label,
+    Model,
+    Money,
+    ObjectMeta,
+    Phase,
+    RunResult,
+    Subdomain,
+    Time,
+    cel,
+    rules,
+)
+from workitems.api.decision import Acknowledgement, Action
+
+RUNS_KEPT = 20
+DECISIONS_KEPT = 50
+EFFECTS_KEPT = 50
+MESSAGE_LIMIT = 1024
+
+Message = Annotated[str, Field(max_length=4096)]
+Commit = Annotated[str, Field(max_length=64)]
+
+
+def _immutable(field: str) -> dict[str, str]:
+    return cel(
+        f"has(self.{field}) == has(oldSelf.{field}) && (!has(self.{field}) || self.{field} == oldSelf.{field})",
+        f"{field} is immutable: create another WorkItem",
+    )
+
+
+class ItemLimits(Model):
+    """Each optional, each overrides the Pipeline's."""
+
+    max_runs: Annotated[int, Field(ge=1, le=1000)] | None = None
+    max_cost_usd: Annotated[Money | None, Field(alias="maxCostUSD")] = None
+    max_duration: Duration | None = None
+
+
+class ExternalRef(Model):
+    """The tracker's issue."""
+
+    id: Annotated[str, Field(min_length=1, max_length=253)]
+    url: Annotated[str, Field(pattern=r"^https?://\S+$", max_length=2048)] | None = None
+
+
+class WorkItemSpec(Model):
+    """The task, as a person writes it."""
+
+    model_config = ConfigDict(
+        alias_generator=to_camel,
+        populate_by_name=True,
+        frozen=True,
+        extra="ignore",
+        json_schema_extra=rules(
+            cel("self.repository == oldSelf.repository", "repository is immutable: create another WorkItem"),
+            _immutable("branch"),
+            _immutable("baseBranch"),
+            cel(
+                "!has(self.branch) || !has(self.baseBranch) || self.branch != self.baseBranch",
+                "branch must differ from baseBranch",
+            ),
+        ),
+    )
+
+    repository: Subdomain
+    title: Annotated[str, Field(min_length=1, max_length=250, pattern=r"^[^\x00-\x1f\x7f]+$")]
+    description: Annotated[str, Field(max_length=65536)] = ""
+    branch: Branch | None = None
+    base_branch: Branch | None = None
+    adopt_branch: bool = False
+    pipeline: Subdomain = "default"
+    suspend: bool = False
+    priority: Annotated[int, Field(ge=-1_000_000, le=1_000_000)] = 0
+    limits: ItemLimits = ItemLimits()
+    external_ref: ExternalRef | None = None
+
+
+class PipelineSnapshot(Model):
+    """Which Pipeline the item started with; its copy is the ControllerRevision `revision`, owned by the item."""
+
+    name: str
+    namespace: str | None = None
+    generation: int = 0
+    digest: str
+    revision: str
+
+
+class CurrentRun(Model):
+    """The run that is under way. Intended: announced, its Job may not exist yet."""
+
+    number: int
+    agent: str
+    stage: str
+    attempt: int
+    job: str
+    job_uid: Annotated[str | None, Field(alias="jobUID")] = None
+    state: Literal["Intended", "Running"] = "Intended"
+    started_at: Time
+    kind: Literal["Agent", "Look"] = "Agent"
+
+
+class Usage(Model):
+    """What one run, or all of them, used."""
+
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cost_usd: Annotated[str, Field(alias="costUSD", max_length=24)] = "0"
+    turns: int = 0
+
+
+class TotalUsage(Model):
+    """Totals over all runs, the forgotten ones included."""
+
+    runs: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cost_usd: Annotated[str, Field(alias="costUSD", max_length=24)] = "0"
+    run_seconds: int = 0
+
+
+class FinishedRun(Model):
+    """One run that is over."""
+
+    number: int
+    agent: str
+    stage: str
+    attempt: int
+    job: str
+    result: RunResult
+    reason: Annotated[str, Field(max_length=253)] | None = None
+    message: Message | None = None
+    exit_code: int | None = None
+    started_at: Time
+    finished_at: Time
+    commit: Commit | None = None
+    pushed: bool = False
+    diverted_to: Annotated[str, Field(max_length=255)] | None = None
+    left_out: Annotated[tuple[Annotated[str, Field(max_length=255)], ...], Field(max_length=20)] = ()
+    usage: Usage | None = None
+
+
+class GateStatus(Model):
+    """The newest result of one gate and the content it is about."""
+
+    name: str
+    stage: str
+    result: GateResult
+    reason: Annotated[str, Field(max_length=253)]
+    message: Message = ""
+    commit: Commit | None = None
+    covers: Annotated[str, Field(max_length=128)] | None = None
+    attempt: int = 0
+    since: Time
+    checked_at: Time
+    job: str | None = None
+    job_uid: Annotated[str | None, Field(alias="jobUID")] = None
+
+
+class Rework(Model):
+    """How many times one gate sent the item back, since a person last reset it."""
+
+    gate: str
+    attempts: int
+
+
+class PullRequestStatus(Model):
+    """The pull request of the branch."""
+
+    number: int
+    url: str
+    state: str
+    head: Commit | None = None
+    merge_commit: Commit | None = None
+
+
+class DecisionRecord(Model):
+    """A Decision and what became of it."""
+
+    name: str
+    uid: str
+    action: Action
+    by: str
+    result: Acknowledgement
+    reason: Annotated[str, Field(max_length=253)] = ""
+    message: Message = ""
+    at: Time
+
+
+class Effect(Model):
+    """One outside effect: written with the transition that decided it, carried out afterwards."""
+
+    id: str
+    kind: str
+    state: Literal["Intended", "Done", "Unknown", "Failed"] = "Intended"
+    ref: str | None = None
+    attempts: int = 0
+    next_attempt_at: Time | None = None
+    last_error: Message | None = None
+
+
+class Document(Model):
+    """One watched file at the head: its blob id, or None where it is absent."""
+
+    path: Annotated[str, Field(max_length=512)]
+    blob: Commit | None = None
+
+
+class Content(Model):
+    """What the newest report said about the head: enough to tell which gates still hold."""
+
+    commit: Commit
+    tree: Commit
+    code: Annotated[str, Field(max_length=128)]
+    documents: Annotated[tuple[Document, ...], Field(max_length=256)] = ()
+
+
+class Rerun(Model):
+    """Why the current stage's agent must run again, in words that reach its prompt."""
+
+    reason: Annotated[str, Field(max_length=63)]
+    findings: Annotated[tuple[Annotated[str, Field(max_length=4096)], ...], Field(max_length=16)] = ()
+    answers: Annotated[tuple[Annotated[str, Field(max_length=16384)], ...], Field(max_length=16)] = ()
+    files: Annotated[tuple[Annotated[str, Field(max_length=512)], ...], Field(max_length=16)] = ()
+
+
+class HoldStatus(Model):
+    """Why the item waits for a person, and what continues it."""
+
+    phase: Phase
+    reason: Annotated[str, Field(max_length=253)]
+    message: Message
+
+
+class WorkItemStatus(Model):
+    """Written by the operator alone, one guarded write a step."""
+
+    observed_generation: int = 0
+    stage: Annotated[str, Field(max_length=63)] = "created"
+    phase: Phase = Phase.PENDING
+    phase_since: Time | None = None
+    started_at: Time | None = None
+    finished_at: Time | None = None
+    waited_seconds: int = 0
+    next_attempt_at: Time | None = None
+    conditions: Annotated[tuple[Condition, ...], Field(max_length=16)] = ()
+    pipeline: PipelineSnapshot | None = None
+    branch: str | None = None
+    base_branch: str | None = None
+    base_commit: Commit | None = None
+    head: Commit | None = None
+    content: Content | None = None
+    run: CurrentRun | None = None
+    rerun: Rerun | None = None
+    hold: HoldStatus | None = None
+    completed: Annotated[tuple[str, ...], Field(max_length=20)] = ()
+    attempts: Annotated[dict[str, int], Field(max_length=20)] = {}
+    runs: Annotated[tuple[FinishedRun, ...], Field(max_length=RUNS_KEPT)] = ()
+    gates: Annotated[tuple[GateStatus, ...], Field(max_length=320)] = ()
+    rework: Annotated[tuple[Rework, ...], Field(max_length=320)] = ()
+    infra_retries: int = 0
+    pull_request: PullRequestStatus | None = None
+    decisions: Annotated[tuple[DecisionRecord, ...], Field(max_length=DECISIONS_KEPT)] = ()
+    effects: Annotated[tuple[Effect, ...], Field(max_length=EFFECTS_KEPT)] = ()
+    usage: TotalUsage = TotalUsage()
+
+
+class WorkItem(Model):
+    """A WorkItem, as the API server stores it."""
+
+    model_config = ConfigDict(
+        alias_generator=to_camel,
+        populate_by_name=True,
+        frozen=True,
+        extra="ignore",
+        json_schema_extra=rules(
+            cel(
+                "self.metadata.name.size() <= 63 && !self.metadata.name.contains('.')",
+                "a WorkItem's name is a DNS label: at most 63 lower-case letters, digits and '-', no dots",
+            ),
+            cel(
+                "!has(oldSelf.status) || !has(oldSelf.status.pipeline) || self.spec.pipeline == oldSelf.spec.pipeline",
+                "the Pipeline was snapshotted when the item started: pipeline can no longer change",
+            ),
+        ),
+    )
+
+    metadata: ObjectMeta
+    spec: WorkItemSpec
+    status: WorkItemStatus = WorkItemStatus()
+
+    @classmethod
+    def parse(cls, body: dict[str, Any]) -> WorkItem:
+        """Read an object of the API server. Raises pydantic.ValidationError."""
+        return cls.model_validate(body)
+
+    @property
+    def key(self) -> str:
+        """`namespace/name`."""
+        return f"{self.metadata.namespace}/{self.metadata.name}"
+
+
+__all__ = ["Label", "WorkItem", "WorkItemSpec", "WorkItemStatus"]

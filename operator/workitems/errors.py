@@ -1,0 +1,41 @@
+"""One error tree, so that nothing is swallowed and every failure says whether waiting helps.
+
+WorkItemsError                 anything this project raises on purpose; its text is a sentence for a person
+├── Transient                  may go away by itself: try again after `delay_seconds`
+│   └── Conflict               the object changed since it was read: read again and decide again
+└── Permanent                  a person must change something; `reason` is a CamelCase condition reason
+    └── Invalid                a manifest or a report that cannot be used as it is
+
+Raised by I/O modules only: core/ returns values. The worker loop (`queue.py`) turns a Transient into a delayed
+retry; a Permanent becomes a condition on the item it belongs to.
+"""
+
+
+class WorkItemsError(Exception):
+    """The root of the tree. `str(error)` is one sentence: what is wrong, where, what to do next."""
+
+
+class Transient(WorkItemsError):  # noqa: N818 - named after what it means for the caller, as in the design
+    """Something outside is not answering as it should; the same call may succeed later."""
+
+    def __init__(self, message: str, *, delay_seconds: float | None = None) -> None:
+        """Take the sentence and, where the other side named one (Retry-After), the delay in seconds."""
+        super().__init__(message)
+        self.delay_seconds = delay_seconds
+
+
+class Conflict(Transient):
+    """Our view was stale (HTTP 409): nothing was written; read again at once."""
+
+
+class Permanent(WorkItemsError):  # noqa: N818 - see Transient
+    """Nothing will change until a person acts."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        """Take the condition's CamelCase reason and its message."""
+        super().__init__(message)
+        self.reason = reason
+
+
+class Invalid(Permanent):
+    """A manifest that the API server let through but that cannot be used."""
