@@ -1,0 +1,79 @@
+"""The command line: `python -m hack.cluster up|down|status|env|images`."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shlex
+import sys
+from pathlib import Path
+
+from hack.cluster import choose, images
+from hack.cluster.errors import ClusterError
+from hack.cluster.model import Cluster
+
+_COMMANDS = {
+    "up": "make the cluster run; safe to repeat after a kill or a reboot",
+    "down": "remove the cluster and all it made; the cache stays",
+    "status": "one line; exit code 0 if it is ready, else 1",
+    "env": "print what to `eval` in a shell to use the cluster",
+    "images": "build the operator's and the agent's image and load them; prints their names",
+}
+
+
+def main() -> int:
+    """Run one command; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m hack.cluster", description="A Kubernetes cluster for the demo and the tests.")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, text in _COMMANDS.items():
+        commands.add_parser(name, help=text, description=text)
+    command = parser.parse_args().command
+    try:
+        return _run(command, choose.current())
+    except ClusterError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("error: Interrupted; run the command again to go on where it stopped.", file=sys.stderr)
+        return 130
+
+
+def _run(command: str, cluster: Cluster) -> int:
+    match command:
+        case "up":
+            cluster.up()
+        case "down":
+            cluster.down()
+        case "status":
+            return _status(cluster)
+        case "env":
+            print("\n".join(_environment(cluster)))
+        case "images":
+            built = images.build_and_load(cluster)
+            print(f"OPERATOR_IMAGE={built.operator}\nAGENT_IMAGE={built.agent}")
+    return 0
+
+
+def _status(cluster: Cluster) -> int:
+    ready = cluster.is_ready()
+    what = {"context": "the named cluster", "kind": "the kind cluster", "local": "the local cluster"}[cluster.kind]
+    print(f"{what} (context {cluster.context}, kubeconfig {cluster.kubeconfig}) is {'ready' if ready else 'not running'}")
+    return 0 if ready else 1
+
+
+def _environment(cluster: Cluster) -> list[str]:
+    program = Path(cluster.kubectl[0])
+    lines = [
+        f"export KUBECONFIG={shlex.quote(str(cluster.kubeconfig))}",
+        f"export KUBE_CONTEXT={shlex.quote(cluster.context)}",
+        f"export HELM_KUBECONTEXT={shlex.quote(cluster.context)}",
+    ]
+    if program.parent != Path("/usr/bin"):
+        lines.append(f"export PATH={shlex.quote(str(program.parent))}:$PATH")
+    if cluster.kind == "local" and any(os.environ.get(name) for name in ("HTTPS_PROXY", "https_proxy")):
+        lines.append("export NO_PROXY=$NO_PROXY,10.200.0.0/22,10.96.0.0/16 no_proxy=$no_proxy,10.200.0.0/22,10.96.0.0/16")
+    return lines
+
+
+if __name__ == "__main__":
+    sys.exit(main())

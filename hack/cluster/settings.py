@@ -1,0 +1,56 @@
+"""Where things are kept, and what the person chose: the only reader of `WORKITEMS_*` variables in this package.
+
+The cache holds what is slow to make and never changes (binaries, base images) and must outlive a fresh HOME; the state is one cluster's
+life (keys, etcd, containers, logs) and is gone after `down`. Neither lies in the checkout.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+CACHE_FOR_ROOT = Path("/var/cache/workitem-operator")
+STATE_FOR_ROOT = Path("/var/lib/workitem-operator")
+# Sockets: their paths must stay short (108 bytes), so they have a place of their own.
+RUN = Path("/run/workitem-operator")
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Folders and choices; `operator_image` and `agent_image` matter only for an explicitly named context."""
+
+    cache: Path
+    state: Path
+    context: str | None = None
+    operator_image: str | None = None
+    agent_image: str | None = None
+
+    def for_root(self) -> Settings:
+        """The same with the folders that root uses, unless a person named others: the local cluster always belongs to root."""
+        return replace(
+            self,
+            cache=_folder("WORKITEMS_CACHE_DIR", CACHE_FOR_ROOT),
+            state=_folder("WORKITEMS_STATE_DIR", STATE_FOR_ROOT),
+        )
+
+
+def read() -> Settings:
+    """The settings of this process."""
+    cache, state = CACHE_FOR_ROOT, STATE_FOR_ROOT
+    if os.geteuid() != 0:
+        home = Path.home()
+        cache = Path(os.environ.get("XDG_CACHE_HOME") or home / ".cache") / "workitem-operator"
+        state = Path(os.environ.get("XDG_STATE_HOME") or home / ".local/state") / "workitem-operator"
+    return Settings(
+        cache=_folder("WORKITEMS_CACHE_DIR", cache),
+        state=_folder("WORKITEMS_STATE_DIR", state),
+        context=os.environ.get("WORKITEMS_CONTEXT") or None,
+        operator_image=os.environ.get("WORKITEMS_OPERATOR_IMAGE") or None,
+        agent_image=os.environ.get("WORKITEMS_AGENT_IMAGE") or None,
+    )
+
+
+def _folder(variable: str, default: Path) -> Path:
+    return Path(os.environ.get(variable) or default).absolute()
