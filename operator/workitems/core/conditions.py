@@ -1,0 +1,59 @@
+"""Phase and conditions, computed from what the step found: declared in one place, so that no two branches disagree.
+
+Ready, Reconciling and Stalled mean what kstatus reads in them: Ready=True is Current, Stalled=True is Failed,
+anything else is InProgress. Succeeded appears at the end alone. Their messages are for people: what is the matter,
+and the command that continues.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from workitems.api import Condition, Phase, WorkItemStatus
+
+WAITS_FOR_PEOPLE = frozenset({Phase.IN_REVIEW, Phase.NEEDS_INPUT, Phase.BLOCKED, Phase.SUSPENDED})
+"""Phases whose time does not count against maxDuration."""
+
+FINISHED = frozenset({Phase.DONE, Phase.ABORTED})
+
+
+def apply(status: WorkItemStatus, reason: str, message: str, generation: int, now: datetime) -> WorkItemStatus:
+    """The status with conditions for its phase. `reason` and `message` are what Ready says."""
+    phase = status.phase
+    ready = "True" if phase is Phase.DONE else "False"
+    stalled = "True" if phase in (Phase.BLOCKED, Phase.ABORTED) else "False"
+    reconciling = "False" if phase in FINISHED or stalled == "True" else "True"
+    wanted = [
+        ("Ready", ready, reason, message),
+        ("Reconciling", reconciling, reason if reconciling == "True" else str(phase), ""),
+        ("Stalled", stalled, reason if stalled == "True" else str(phase), message if stalled == "True" else ""),
+    ]
+    if phase in FINISHED:
+        wanted.append(("Succeeded", "True" if phase is Phase.DONE else "False", reason, message))
+    old = {condition.type: condition for condition in status.conditions}
+    conditions = tuple(_condition(entry, old.get(entry[0]), generation, now) for entry in wanted)
+    return status.model_copy(update={"conditions": conditions, "observed_generation": generation})
+
+
+def _condition(entry: tuple[str, str, str, str], old: Condition | None, generation: int, now: datetime) -> Condition:
+    kind, value, reason, message = entry
+    # lastTransitionTime moves with the status alone, as the API conventions ask.
+    since = old.last_transition_time if old is not None and old.status == value else now
+    return Condition(
+        type=kind,
+        status=value,
+        reason=reason,
+        message=message,
+        observed_generation=generation,
+        last_transition_time=since,
+    )
+
+
+def waited(before: WorkItemStatus, after: WorkItemStatus, now: datetime) -> WorkItemStatus:
+    """`after` with phaseSince, and with the time that was spent waiting for people added up."""
+    if before.phase is after.phase and before.phase_since is not None:
+        return after
+    seconds = after.waited_seconds
+    if before.phase in WAITS_FOR_PEOPLE and before.phase_since is not None and before.started_at is not None:
+        seconds += int((now - before.phase_since).total_seconds())
+    return after.model_copy(update={"phase_since": now, "waited_seconds": seconds})

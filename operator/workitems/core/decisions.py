@@ -1,0 +1,228 @@
+"""What people said: each Decision is applied once, in order, and told what became of it.
+
+Accepted changed something. Ignored changed nothing: too late, too early, the wrong item or gate. Void was meant for
+content that is no longer (or never was) at the head. A Reject beats an Approve of the same content, and a Decision
+older than the item was said to another item of the same name.
+"""
+
+from __future__ import annotations
+
+from workitems.api import (
+    DECISIONS_KEPT,
+    Acknowledgement,
+    Decision,
+    DecisionRecord,
+    DecisionSpec,
+    GateResult,
+    GateStatus,
+    Phase,
+    Rerun,
+)
+from workitems.api.decision import DecisionStatus
+from workitems.core import begin, gates, stages
+from workitems.core.conditions import FINISHED
+from workitems.core.draft import DELETE_JOB, Draft
+from workitems.core.plan import Acknowledge
+from workitems.core.stages import CREATED
+
+Answer = tuple[Acknowledgement, str, str]
+"""Result, reason, message."""
+
+
+def apply(draft: Draft) -> None:
+    """Apply all Decisions that are not acknowledged yet."""
+    for decision in _in_order(draft.facts.decisions):
+        known = next((r for r in draft.status.decisions if r.uid == decision.metadata.uid), None)
+        if known is None:
+            result, reason, message = _judge(draft, decision)
+            known = DecisionRecord(
+                name=decision.metadata.name,
+                uid=decision.metadata.uid,
+                action=decision.spec.action,
+                by=decision.spec.by,
+                result=result,
+                reason=reason,
+                message=message[:1024],
+                at=draft.now,
+            )
+            draft.set(decisions=(*draft.status.decisions, known)[-DECISIONS_KEPT:])
+            draft.note(f"{known.action} {known.name} {known.result}")
+        status = DecisionStatus(result=known.result, reason=known.reason, message=known.message, at=known.at)
+        draft.after.append(Acknowledge(decision.metadata.name, decision.metadata.uid, status))
+
+
+def _in_order(decisions: tuple[Decision, ...]) -> list[Decision]:
+    """By creation, then name; but a Reject that is already there goes before the Approves of its gate."""
+    ordered = sorted(decisions, key=lambda d: (_created(d), d.metadata.name))
+    rejected = {d.spec.reject.gate for d in ordered if d.spec.reject is not None}
+    return sorted(ordered, key=lambda d: d.spec.approve is not None and d.spec.approve.gate in rejected)
+
+
+def _created(decision: Decision) -> float:
+    created = decision.metadata.creation_timestamp
+    return created.timestamp() if created is not None else 0.0
+
+
+def _judge(draft: Draft, decision: Decision) -> Answer:
+    item, spec = draft.facts.item, decision.spec
+    created = item.metadata.creation_timestamp
+    said = decision.metadata.creation_timestamp
+    if created is not None and said is not None and said < created:
+        return "Ignored", "OlderThanItem", f"said before this WorkItem {item.metadata.name} was created"
+    if draft.status.phase in FINISHED:
+        return "Ignored", "ItemFinished", f"{item.metadata.name} is already {draft.status.phase}"
+    if spec.abort is not None:
+        return _abort(draft)
+    if draft.status.stage == CREATED:
+        if spec.retry is not None and draft.status.phase is Phase.BLOCKED:
+            return "Accepted", "Retried", "looked again at what keeps the item from starting"
+        return "Ignored", "NotStarted", f"{item.metadata.name} has not started"
+    if draft.facts.pipeline is None:
+        message = (
+            f"the item's copy of its Pipeline is missing: {draft.facts.problem.message if draft.facts.problem else ''}"
+        )
+        return "Ignored", "SnapshotMissing", message
+    if spec.approve is not None:
+        return _approve(draft, spec)
+    if spec.reject is not None:
+        return _reject(draft, spec)
+    if spec.answer is not None:
+        return _answer(draft, spec)
+    if spec.retry is not None:
+        return _retry(draft, spec)
+    return _send_back(draft, spec)
+
+
+def _abort(draft: Draft) -> Answer:
+    run = draft.status.run
+    jobs = [run.job] if run is not None else []
+    jobs += [g.job for g in draft.status.gates if g.job is not None and g.result is GateResult.PENDING]
+    for job in jobs:
+        draft.intend(f"stop-{job}", DELETE_JOB, job)
+    stage = draft.status.stage
+    draft.set(run=None)
+    draft.finish(Phase.ABORTED, stage)
+    return "Accepted", "Aborted", f"stopped in stage {stage}; the branch is kept"
+
+
+def _awaited(draft: Draft, gate_name: str) -> GateStatus | Answer:
+    """The approval gate of that name, if it is being waited for."""
+    for stage in draft.spec.stages:
+        for gate in stage.gates:
+            if gate.name != gate_name or gate.approval is None:
+                continue
+            status = gates.find(draft.status.gates, stage.name, gate.name)
+            live = stage.name in draft.status.completed and draft.status.run is None
+            if status is not None and status.result is GateResult.PENDING and live:
+                return status
+            now = f"it is {status.result} ({status.reason})" if status is not None else "it has not been reached"
+            return "Ignored", "NotAwaited", f"gate {gate_name} does not wait for a decision: {now}"
+    names = ", ".join(g.name for s in draft.spec.stages for g in s.gates if g.approval) or "none"
+    return "Ignored", "NoSuchGate", f"the Pipeline has no approval gate {gate_name!r} (there are: {names})"
+
+
+def _approve(draft: Draft, spec: DecisionSpec) -> Answer:
+    if spec.approve is None:
+        raise AssertionError("only Approve comes here")
+    status = _awaited(draft, spec.approve.gate)
+    if not isinstance(status, GateStatus):
+        return status
+    content = draft.status.content
+    stage = stages.stage_named(draft.spec, status.stage)
+    if content is None or stage is None:
+        raise AssertionError("an awaited gate has a stage and a content")
+    gate = next(g for g in stage.gates if g.name == status.name)
+    same = gates.Judge(stage, draft.paths, content, draft.now).holds(gate, status)
+    if spec.approve.commit not in (status.commit, draft.status.head) or not same:
+        message = (
+            f"{spec.approve.commit[:12]} is not what waits for approval: read {draft.paths.documents} at "
+            f"{draft.status.head} and approve that commit"
+        )
+        return "Void", "OtherContent", message
+    approved = status.model_copy(
+        update={
+            "result": GateResult.PASSED,
+            "reason": "Approved",
+            "message": _said(f"approved by {spec.by}", spec.comment),
+            "commit": spec.approve.commit,
+            "since": draft.now,
+            "checked_at": draft.now,
+        }
+    )
+    draft.record_gate(approved)
+    return "Accepted", "Approved", f"gate {status.name} passed for {spec.approve.commit[:12]}"
+
+
+def _reject(draft: Draft, spec: DecisionSpec) -> Answer:
+    if spec.reject is None:
+        raise AssertionError("only Reject comes here")
+    status = _awaited(draft, spec.reject.gate)
+    if not isinstance(status, GateStatus):
+        return status
+    rejected = status.model_copy(
+        update={
+            "result": GateResult.FAILED,
+            "reason": "Rejected",
+            "message": _said(f"rejected by {spec.by}", spec.comment),
+            "since": draft.now,
+            "checked_at": draft.now,
+        }
+    )
+    draft.record_gate(rejected)
+    return "Accepted", "Rejected", f"gate {status.name} failed for {(status.commit or '')[:12]}"
+
+
+def _answer(draft: Draft, spec: DecisionSpec) -> Answer:
+    hold = draft.status.hold
+    if hold is None or hold.phase is not Phase.NEEDS_INPUT:
+        return "Ignored", "NoQuestion", f"the item does not wait for an answer: it is {draft.status.phase}"
+    before = draft.status.rerun or Rerun(reason="Answered")
+    draft.set(hold=None)
+    draft.reopen(draft.status.stage, "answered")
+    draft.rerun(before.model_copy(update={"reason": "Answered", "answers": (*before.answers, spec.comment)[-16:]}))
+    return "Accepted", "Answered", f"stage {draft.status.stage} runs again with the answer"
+
+
+def _retry(draft: Draft, spec: DecisionSpec) -> Answer:
+    status = draft.status
+    if status.hold is None:
+        if status.phase is Phase.BLOCKED:
+            return "Accepted", "Retried", "looked again at what blocks the item"
+        return "Ignored", "NotBlocked", f"the item is not Blocked: it is {status.phase}"
+    if status.hold.reason in begin.LIMIT_REASONS:
+        limit = begin.limit_reached(draft)
+        if limit is not None:
+            return "Ignored", limit[0], limit[1]
+    before = status.rerun or Rerun(reason="Retried", findings=(status.hold.message,))
+    draft.set(hold=None)
+    draft.reset_counters()
+    # A limit stops the item between two runs: nothing has to be done again.
+    if status.hold.reason not in begin.LIMIT_REASONS:
+        draft.reopen(status.stage, "retried")
+    words = (*before.answers, spec.comment)[-16:] if spec.comment else before.answers
+    draft.rerun(before.model_copy(update={"answers": words}))
+    return "Accepted", "Retried", f"stage {status.stage} runs afresh"
+
+
+def _send_back(draft: Draft, spec: DecisionSpec) -> Answer:
+    if spec.send_back is None:
+        raise AssertionError("only SendBack comes here")
+    target = spec.send_back.stage
+    names = [stage.name for stage in draft.spec.stages]
+    if target not in names:
+        return "Ignored", "NoSuchStage", f"the Pipeline has no stage {target!r} (there are: {', '.join(names)})"
+    if names.index(target) > stages.index_of(draft.spec, draft.status.stage):
+        return "Ignored", "StageAhead", f"{target} comes after {draft.status.stage}: an item is only sent back"
+    if draft.status.run is not None:
+        run = draft.status.run
+        message = f"run {run.number} is under way: say it again when it is over, or abort"
+        return "Ignored", "RunInProgress", message
+    draft.set(hold=None)
+    draft.reset_counters()
+    draft.reopen(target, _said(f"sent back by {spec.by}", spec.comment)[:1024])
+    draft.rerun(Rerun(reason="SentBack", findings=(_said(f"sent back by {spec.by}", spec.comment)[:4096],)))
+    return "Accepted", "SentBack", f"continues at stage {target}"
+
+
+def _said(what: str, comment: str) -> str:
+    return f"{what}: {comment}" if comment else what

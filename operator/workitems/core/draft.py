@@ -1,0 +1,167 @@
+"""The status that a step is working out, before it is written: one place that knows how to change it consistently.
+
+A Draft lives inside one call of `decide`; what leaves it is a Plan. Keeping the changes here, by their meaning
+(`send_back`, `hold`, `finish`), means that no branch of the stage machine forgets a counter or a void gate.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from workitems.api import (
+    EFFECTS_KEPT,
+    Effect,
+    FinishedRun,
+    GateStatus,
+    HoldStatus,
+    Phase,
+    PipelineSpec,
+    Rerun,
+    Rework,
+    WorkItemStatus,
+)
+from workitems.core import gates, stages
+from workitems.core.facts import Facts
+from workitems.core.plan import Action
+
+RELEASE_JOBS = "ReleaseJobs"
+DELETE_JOB = "DeleteJob"
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """What the item waits for now, as its phase and its Ready condition say it."""
+
+    phase: Phase
+    reason: str
+    message: str
+
+
+class Draft:
+    """The next status and what goes with it."""
+
+    def __init__(self, facts: Facts) -> None:
+        """Begin with the status as it was read."""
+        self.facts = facts
+        self.status: WorkItemStatus = facts.item.status
+        self.before: list[Action] = []
+        self.after: list[Action] = []
+        self.requeue_seconds: float | None = None
+        self.waiting: Waiting | None = None
+        self.why: list[str] = []
+
+    @property
+    def now(self) -> datetime:
+        """The time of the look."""
+        return self.facts.now
+
+    @property
+    def spec(self) -> PipelineSpec:
+        """The Pipeline that counts; only asked for once it is known."""
+        if self.facts.pipeline is None:
+            raise AssertionError("asked for the Pipeline before it was found")
+        return self.facts.pipeline.spec
+
+    @property
+    def paths(self) -> stages.Paths:
+        """The item's documents."""
+        return stages.Paths(self.spec, self.facts.item)
+
+    def set(self, **changes: Any) -> None:
+        """Change fields of the status."""
+        self.status = self.status.model_copy(update=changes)
+
+    def note(self, why: str) -> None:
+        """Add to the one line that says what this step is."""
+        self.why.append(why)
+
+    def wait(self, phase: Phase, reason: str, message: str) -> None:
+        """Say what the item waits for."""
+        self.waiting = Waiting(phase, reason, message)
+
+    def again_in(self, delay: timedelta) -> None:
+        """Look again after `delay` at the latest."""
+        seconds = max(delay.total_seconds(), 0.0)
+        self.requeue_seconds = seconds if self.requeue_seconds is None else min(self.requeue_seconds, seconds)
+
+    def record_gate(self, gate: GateStatus) -> None:
+        """Put one gate's status in its place."""
+        self.set(gates=gates.record(self.status.gates, gate))
+
+    def record_run(self, run: FinishedRun, keep: int) -> None:
+        """Append to the history, of which the last ones are kept."""
+        self.set(runs=(*self.status.runs, run)[-keep:], run=None)
+
+    def complete(self, stage: str) -> None:
+        """The stage's run Succeeded: its gates decide from here on."""
+        self.set(completed=(*(name for name in self.status.completed if name != stage), stage))
+
+    def hold(self, phase: Phase, reason: str, message: str) -> None:
+        """Wait for a person."""
+        self.set(hold=HoldStatus(phase=phase, reason=reason, message=message[:4096]))
+        self.note(f"hold {reason}")
+
+    def reopen(self, stage: str, why: str, *, keep: tuple[str, str] | None = None) -> None:
+        """Make `stage` current again: it and all later stages must run, and their gates are void.
+
+        `keep` is the (stage, name) of the gate that failed: its evidence stays visible.
+        """
+        reopened = stages.from_stage(self.spec, stage)
+        self.set(
+            stage=stage,
+            completed=tuple(name for name in self.status.completed if name not in reopened),
+            gates=tuple(
+                gates.void(gate, self.now, why)
+                if gate.stage in reopened and (gate.stage, gate.name) != keep and gate.reason != gates.VOID
+                else gate
+                for gate in self.status.gates
+            ),
+        )
+
+    def rework(self, gate: str) -> int:
+        """Count one more send-back by `gate`; the new count."""
+        counts = {entry.gate: entry.attempts for entry in self.status.rework}
+        counts[gate] = counts.get(gate, 0) + 1
+        self.set(rework=tuple(Rework(gate=name, attempts=count) for name, count in counts.items()))
+        return counts[gate]
+
+    def reset_counters(self) -> None:
+        """A person has looked: bounded loops start again."""
+        self.set(rework=(), infra_retries=0, next_attempt_at=None)
+
+    def rerun(self, rerun: Rerun) -> None:
+        """What the next run's prompt must say about what happened before."""
+        self.set(rerun=rerun)
+
+    def intend(self, effect_id: str, kind: str, ref: str | None = None) -> None:
+        """Announce an outside effect, carried out after this status is written."""
+        if any(effect.id == effect_id for effect in self.status.effects):
+            return
+        effect = Effect(id=effect_id, kind=kind, ref=ref)
+        self.set(effects=(*self.status.effects, effect)[-EFFECTS_KEPT:])
+
+    def effect_done(self, effect_id: str) -> None:
+        """The effect has been carried out (or will be, before this status is written)."""
+        self.set(
+            effects=tuple(
+                effect.model_copy(update={"state": "Done", "attempts": effect.attempts + 1})
+                if effect.id == effect_id
+                else effect
+                for effect in self.status.effects
+            )
+        )
+
+    def finish(self, phase: Phase, stage: str) -> None:
+        """The item is over."""
+        self.set(
+            stage=stage,
+            phase=phase,
+            hold=None,
+            rerun=None,
+            next_attempt_at=None,
+            finished_at=self.now,
+        )
+        self.intend("release-jobs", RELEASE_JOBS)
+        self.note(f"finish {phase}")

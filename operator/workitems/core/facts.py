@@ -1,0 +1,139 @@
+"""Everything a decision may depend on, read live by `observe.py` and frozen here, the clock included.
+
+A decision that needs something that is not in `Facts` is a decision taken in the wrong place.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+
+from workitems.api import Decision, PipelineSpec, Repository, WorkItem
+
+
+@dataclass(frozen=True)
+class Defaults:
+    """The operator's own settings, as far as decisions and manifests depend on them."""
+
+    runner_image: str
+    agent_image: str
+    image_pull_policy: str = "IfNotPresent"
+    run_as_user: int | None = 1000
+    run_as_group: int | None = 1000
+    fs_group: int | None = 1000
+    infra_backoff: timedelta = timedelta(seconds=10)
+    infra_backoff_limit: timedelta = timedelta(minutes=5)
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Something a person must mend before the item can go on; it continues by itself once it is mended."""
+
+    reason: str
+    message: str
+    blocked: bool = False
+
+
+@dataclass(frozen=True)
+class PipelineView:
+    """The Pipeline that counts for the item: the live one before the start, its snapshot afterwards."""
+
+    name: str
+    namespace: str
+    generation: int
+    digest: str
+    revision: str
+    spec: PipelineSpec
+
+
+@dataclass(frozen=True)
+class ContainerView:
+    """One container's state, from `pod.status.containerStatuses`."""
+
+    exit_code: int | None = None
+    reason: str = ""
+    message: str = ""
+    running: bool = False
+    finished_at: datetime | None = None
+
+    @property
+    def terminated(self) -> bool:
+        """Whether the container has ended."""
+        return self.exit_code is not None
+
+
+@dataclass(frozen=True)
+class PodView:
+    """One pod of a Job."""
+
+    name: str
+    phase: str
+    node: str = ""
+    created: datetime | None = None
+    deleted: datetime | None = None
+    disrupted: str = ""
+    """Message of the DisruptionTarget condition, or of an eviction; empty: not disrupted."""
+    unschedulable: str = ""
+    containers: dict[str, ContainerView] = field(default_factory=dict)
+
+    @property
+    def terminal(self) -> bool:
+        """Whether no container of it can run any more."""
+        if self.phase in ("Succeeded", "Failed"):
+            return True
+        return bool(self.containers) and all(c.terminated for c in self.containers.values())
+
+
+@dataclass(frozen=True)
+class JobView:
+    """A Job of the item, by its deterministic name, and its newest pod. `uid` empty: there is no such Job."""
+
+    name: str
+    uid: str = ""
+    owner_uid: str = ""
+    failed: str = ""
+    """Reason of the Job's Failed condition, e.g. DeadlineExceeded."""
+    deleting: bool = False
+    pod: PodView | None = None
+
+    @property
+    def exists(self) -> bool:
+        """Whether the API server has a Job of that name."""
+        return bool(self.uid)
+
+
+@dataclass(frozen=True)
+class Admission:
+    """What the ledger of concurrent runs says to one more run of this item."""
+
+    granted: bool
+    message: str = ""
+
+
+@dataclass(frozen=True)
+class Facts:
+    """One look at one WorkItem."""
+
+    now: datetime
+    item: WorkItem
+    defaults: Defaults
+    pipeline: PipelineView | None = None
+    repository: Repository | None = None
+    problem: Problem | None = None
+    """What keeps the item from starting or going on, found while reading (missing references, branch in use)."""
+    decisions: tuple[Decision, ...] = ()
+    """The item's Decisions that are not acknowledged yet, oldest first."""
+    run_job: JobView | None = None
+    """The Job of status.run, where there is one."""
+    gate_jobs: dict[str, JobView] = field(default_factory=dict)
+    """Jobs of pending command gates, by Job name."""
+    admission: Admission = Admission(granted=True)
+
+    @property
+    def uid(self) -> str:
+        """The item's uid."""
+        return self.item.metadata.uid
+
+
+JSON = dict[str, Any]

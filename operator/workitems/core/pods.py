@@ -1,0 +1,274 @@
+"""The pods of runs and gates: two containers that trust each other as little as they must.
+
+The runner holds the git credentials and publishes; the agent holds the model's credentials and works. They share the
+worktree (git's own directory read-only for the agent) and a small exchange that only the runner can write. Every
+container is non-root, with a read-only root, without capabilities, and no pod has a service-account token except
+where an agent names a service account: then its token is in that container alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from workitems.agents import entry
+from workitems.api import Agent, CommandGate, Repository, RunTask, WorkItem
+from workitems.api import run as protocol
+from workitems.core.facts import Defaults, Facts
+
+TOKEN_PATH = "/var/run/secrets/kubernetes.io/serviceaccount"  # noqa: S105 - a path, no password
+RUNNER_RESOURCES = {"requests": {"cpu": "50m", "memory": "64Mi"}, "limits": {"memory": "1Gi"}}
+HOME = "/home/agent"
+
+
+@dataclass(frozen=True)
+class Pod:
+    """A pod template's spec and annotations."""
+
+    spec: dict[str, Any]
+    annotations: dict[str, str]
+
+
+def claim_name(item: WorkItem) -> str:
+    """Name of an item's own volume: another one for another item of the same name."""
+    digest = hashlib.sha256(item.metadata.uid.encode()).hexdigest()[:10]
+    return f"{item.metadata.name[:43].rstrip('-')}-worktree-{digest}"
+
+
+def run_pod(facts: Facts, repository: Repository, agent: Agent, task: RunTask) -> Pod:
+    """Runner and agent side by side: two containers that start together cost one second, in a row three."""
+    mounts = [
+        _mount("workitem-exchange", protocol.EXCHANGE, read_only=True),
+        *_worktree_mounts(task, git_read_only=True),
+        *_agent_scratch(),
+        *_own_mounts(agent),
+    ]
+    command = entry.argv(agent.command or (), task.agent_timeout_seconds)
+    worker = _agent_container(facts, agent, task, (command, mounts))
+    volumes = [
+        *_runner_volumes(repository),
+        {"name": "workitem-exchange", "emptyDir": {"sizeLimit": "16Mi"}},
+        _worktree_volume(facts.item, repository),
+        *_scratch_volumes(),
+        *(volume.model_dump(mode="json", by_alias=True, exclude_none=True) for volume in agent.volumes or ()),
+    ]
+    if agent.service_account_name is not None:
+        worker["volumeMounts"].append(_mount("workitem-token", TOKEN_PATH, read_only=True))
+        volumes.append(_token_volume())
+    spec = _pod_spec(facts.defaults, agent)
+    spec["containers"] = [_runner(facts.defaults, repository, "agent"), worker]
+    spec["volumes"] = volumes
+    return Pod(spec, {protocol.TASK_ANNOTATION: _json(task)})
+
+
+def gate_pod(facts: Facts, repository: Repository, agent: Agent, task: RunTask, gate: CommandGate) -> Pod:
+    """The checkout first, with the credentials; then the command, with none, on a volume of its own."""
+    command = ["timeout", "-k", "10", str(task.agent_timeout_seconds), *gate.run]
+    mounts = [*_worktree_mounts(task, git_read_only=True), *_agent_scratch()]
+    plain = Agent(image=gate.image or agent.image, resources=gate.resources or agent.resources)
+    worker = _agent_container(facts, plain, task, (command, mounts))
+    spec = _pod_spec(
+        facts.defaults,
+        Agent(
+            node_selector=agent.node_selector,
+            tolerations=agent.tolerations,
+            image_pull_secrets=agent.image_pull_secrets,
+        ),
+    )
+    spec["initContainers"] = [_runner(facts.defaults, repository, "gate")]
+    spec["containers"] = [worker]
+    spec["volumes"] = [
+        *_runner_volumes(repository),
+        {"name": "workitem-exchange", "emptyDir": {"sizeLimit": "16Mi"}},
+        {"name": "workitem-worktree", "emptyDir": {}},
+        *_scratch_volumes(),
+    ]
+    return Pod(spec, {protocol.TASK_ANNOTATION: _json(task)})
+
+
+def _json(task: RunTask) -> str:
+    return task.model_dump_json(by_alias=True, exclude_none=True)
+
+
+def _pod_spec(defaults: Defaults, agent: Agent) -> dict[str, Any]:
+    security: dict[str, Any] = {
+        "runAsNonRoot": True,
+        "runAsUser": defaults.run_as_user,
+        "runAsGroup": defaults.run_as_group,
+        "fsGroup": defaults.fs_group,
+        "fsGroupChangePolicy": "OnRootMismatch" if defaults.fs_group is not None else None,
+        "seccompProfile": {"type": "RuntimeDefault"},
+    }
+    spec: dict[str, Any] = {
+        "restartPolicy": "Never",
+        "automountServiceAccountToken": False,
+        "enableServiceLinks": False,
+        # Time for the runner to publish what is there when its node is drained.
+        "terminationGracePeriodSeconds": 60,
+        "securityContext": {key: value for key, value in security.items() if value is not None},
+    }
+    optional = agent.model_dump(
+        mode="json",
+        by_alias=True,
+        exclude_none=True,
+        include={"node_selector", "tolerations", "image_pull_secrets", "service_account_name"},
+    )
+    return {**spec, **optional}
+
+
+def _container_security() -> dict[str, Any]:
+    return {
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "capabilities": {"drop": ["ALL"]},
+    }
+
+
+def _runner(defaults: Defaults, repository: Repository, kind: str) -> dict[str, Any]:
+    mounts = [
+        _mount("workitem-task", protocol.TASK_FILE.rsplit("/", 1)[0], read_only=True),
+        _mount("workitem-exchange", protocol.EXCHANGE),
+        _mount("workitem-worktree", protocol.VOLUME),
+        _mount("workitem-runner-tmp", "/tmp"),  # noqa: S108 - a volume of the container's own
+    ]
+    if repository.spec.credentials is not None:
+        mounts.append(_mount("workitem-credentials", protocol.CREDENTIALS, read_only=True))
+    if repository.spec.ca_bundle is not None:
+        mounts.append(_mount("workitem-ca", protocol.CA_FILE.rsplit("/", 1)[0], read_only=True))
+    return {
+        "name": protocol.RUNNER_CONTAINER,
+        "image": defaults.runner_image,
+        "imagePullPolicy": defaults.image_pull_policy,
+        "args": ["runner", kind],
+        "env": [{"name": "HOME", "value": "/tmp"}],  # noqa: S108 - see above
+        "resources": RUNNER_RESOURCES,
+        "securityContext": _container_security(),
+        "volumeMounts": mounts,
+    }
+
+
+def _runner_volumes(repository: Repository) -> list[dict[str, Any]]:
+    task = {
+        "path": protocol.TASK_FILE.rsplit("/", 1)[1],
+        "fieldRef": {"fieldPath": f"metadata.annotations['{protocol.TASK_ANNOTATION}']"},
+    }
+    volumes: list[dict[str, Any]] = [
+        {"name": "workitem-task", "downwardAPI": {"items": [task]}},
+        {"name": "workitem-runner-tmp", "emptyDir": {}},
+    ]
+    if repository.spec.credentials is not None:
+        # Readable by the group: the runner is not root, and ssh accepts a key that root owns.
+        secret = {"secretName": repository.spec.credentials.secret_name, "defaultMode": 0o440}
+        volumes.append({"name": "workitem-credentials", "secret": secret})
+    if repository.spec.ca_bundle is not None:
+        bundle = repository.spec.ca_bundle
+        items = [{"key": bundle.key, "path": protocol.CA_FILE.rsplit("/", 1)[1]}]
+        volumes.append({"name": "workitem-ca", "configMap": {"name": bundle.config_map_name, "items": items}})
+    return volumes
+
+
+def _agent_container(
+    facts: Facts, agent: Agent, task: RunTask, run: tuple[Sequence[str], list[dict[str, Any]]]
+) -> dict[str, Any]:
+    command, mounts = run
+    own = [variable.model_dump(mode="json", by_alias=True, exclude_none=True) for variable in agent.env or ()]
+    container: dict[str, Any] = {
+        "name": protocol.AGENT_CONTAINER,
+        "image": agent.image or facts.defaults.agent_image,
+        "imagePullPolicy": facts.defaults.image_pull_policy,
+        "command": list(command),
+        "workingDir": protocol.tree_dir(task.repository, task.item),
+        # The operator's own come last: a later variable of the same name wins.
+        "env": [*own, *_environment(task)],
+        "securityContext": _container_security(),
+        # The last lines of a failed agent's log are in the pod's status: a person sees them in the item's message.
+        "terminationMessagePolicy": "FallbackToLogsOnError",
+        "volumeMounts": mounts,
+    }
+    if agent.env_from:
+        container["envFrom"] = [e.model_dump(mode="json", by_alias=True, exclude_none=True) for e in agent.env_from]
+    if agent.resources is not None:
+        container["resources"] = agent.resources.model_dump(mode="json", by_alias=True, exclude_none=True)
+    return container
+
+
+def _environment(task: RunTask) -> list[dict[str, str]]:
+    who = task.commit
+    values = {
+        "WORKITEM_NAME": task.item,
+        "WORKITEM_STAGE": task.stage,
+        "WORKITEM_BRANCH": task.branch,
+        "WORKITEM_REPOSITORY": task.repository,
+        "WORKITEM_RUN": str(task.run),
+        "WORKITEM_ATTEMPT": str(task.attempt),
+        "WORKITEM_DOCUMENTS": task.documents,
+        "WORKITEM_SYSTEM_PROMPT": f"{protocol.EXCHANGE}/{protocol.SYSTEM_PROMPT_FILE}"
+        if task.system_prompt_file
+        else "",
+        "HOME": HOME,
+        "GIT_OPTIONAL_LOCKS": "0",
+        "GIT_AUTHOR_NAME": who.name,
+        "GIT_AUTHOR_EMAIL": who.email,
+        "GIT_COMMITTER_NAME": who.name,
+        "GIT_COMMITTER_EMAIL": who.email,
+        # The volume's folders may belong to root (the kubelet made them): git must not refuse to read them.
+        "GIT_CONFIG_COUNT": "1",
+        "GIT_CONFIG_KEY_0": "safe.directory",
+        "GIT_CONFIG_VALUE_0": "*",
+    }
+    # The kubelet expands $(NAME) in values; `$$` is its escape for a plain dollar sign.
+    return [{"name": name, "value": value.replace("$", "$$")} for name, value in values.items()]
+
+
+def _mount(name: str, path: str, *, read_only: bool = False, sub_path: str | None = None) -> dict[str, Any]:
+    mount: dict[str, Any] = {"name": name, "mountPath": path}
+    if sub_path is not None:
+        mount["subPath"] = sub_path
+    if read_only:
+        mount["readOnly"] = True
+    return mount
+
+
+def _worktree_mounts(task: RunTask, *, git_read_only: bool) -> list[dict[str, Any]]:
+    """The same paths as in the runner: git's files name each other absolutely."""
+    git, tree = protocol.git_dir(task.repository), protocol.tree_dir(task.repository, task.item)
+    below = len(protocol.VOLUME) + 1
+    return [
+        _mount("workitem-worktree", git, read_only=git_read_only, sub_path=git[below:]),
+        _mount("workitem-worktree", tree, sub_path=tree[below:]),
+    ]
+
+
+def _worktree_volume(item: WorkItem, repository: Repository) -> dict[str, Any]:
+    worktree = repository.spec.worktree
+    if worktree.claim_name is not None:
+        source: dict[str, Any] = {"persistentVolumeClaim": {"claimName": worktree.claim_name}}
+    elif worktree.empty_dir is not None:
+        source = {"emptyDir": worktree.empty_dir.model_dump(mode="json", by_alias=True, exclude_none=True)}
+    else:
+        source = {"persistentVolumeClaim": {"claimName": claim_name(item)}}
+    return {"name": "workitem-worktree", **source}
+
+
+def _agent_scratch() -> list[dict[str, Any]]:
+    return [_mount("workitem-tmp", "/tmp"), _mount("workitem-home", HOME)]  # noqa: S108 - volumes of its own
+
+
+def _scratch_volumes() -> list[dict[str, Any]]:
+    return [{"name": "workitem-tmp", "emptyDir": {}}, {"name": "workitem-home", "emptyDir": {}}]
+
+
+def _own_mounts(agent: Agent) -> list[dict[str, Any]]:
+    return [mount.model_dump(mode="json", by_alias=True, exclude_none=True) for mount in agent.volume_mounts or ()]
+
+
+def _token_volume() -> dict[str, Any]:
+    """The service account's token for the agent alone, with what a client library looks for beside it."""
+    sources = [
+        {"serviceAccountToken": {"path": "token", "expirationSeconds": 3600}},
+        {"configMap": {"name": "kube-root-ca.crt", "items": [{"key": "ca.crt", "path": "ca.crt"}]}},
+        {"downwardAPI": {"items": [{"path": "namespace", "fieldRef": {"fieldPath": "metadata.namespace"}}]}},
+    ]
+    return {"name": "workitem-token", "projected": {"sources": sources}}

@@ -1,0 +1,250 @@
+"""What a Job's and a Pod's state mean for a run: not there, waiting, running, or over, and how.
+
+A run is over when both of its containers are: the Pod says so one to three seconds before the Job does. The agent's
+result is its container's exit code, never a file; the runner's report is hostile input and is parsed, not believed,
+where it disagrees with what the task asked for.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from pydantic import ValidationError
+
+from workitems.api import MESSAGE_LIMIT, RunReport, RunResult
+from workitems.api.run import AGENT_CONTAINER, RUNNER_CONTAINER
+from workitems.core.facts import ContainerView, JobView, PodView
+
+HEAD_MOVED = "HeadMoved"
+"""The runner's word for a branch that somebody else pushed to."""
+
+TIMED_OUT_EXIT = 124
+"""Exit code of coreutils' `timeout` for a command that it ended."""
+
+# The kubelet's words for a container that will not start until a person changes something.
+STUCK_REASONS = frozenset(
+    {
+        "ErrImagePull",
+        "ImagePullBackOff",
+        "InvalidImageName",
+        "ErrImageNeverPull",
+        "ImageInspectError",
+        "CreateContainerConfigError",
+        "CreateContainerError",
+        "RunContainerError",
+    }
+)
+STUCK_AFTER = timedelta(minutes=2)
+TERMINATING_NOTE_AFTER = timedelta(minutes=5)
+
+
+@dataclass(frozen=True)
+class Absent:
+    """There is no such Job. Whether it is still to be created or was lost is for status to say."""
+
+
+@dataclass(frozen=True)
+class Foreign:
+    """A Job of that name belongs to something else."""
+
+    owner: str
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """The pod has not started; `stuck`: it will not without a person."""
+
+    reason: str
+    message: str
+    stuck: bool = False
+
+
+@dataclass(frozen=True)
+class Running:
+    """At least one container is at work."""
+
+
+@dataclass(frozen=True)
+class Ended:
+    """The run is over."""
+
+    result: RunResult
+    reason: str
+    message: str
+    exit_code: int | None = None
+    report: RunReport | None = None
+
+    @property
+    def infrastructure(self) -> bool:
+        """Whether the machine failed rather than the agent: retried with backoff, never counted as rework."""
+        return self.result in (RunResult.LOST, RunResult.EVICTED)
+
+
+RunState = Absent | Foreign | Waiting | Running | Ended
+
+
+def state_of(job: JobView | None, uid: str, run: int, now: datetime) -> RunState:
+    """The state of run number `run` of the item with this uid."""
+    if job is None or not job.exists:
+        if job is not None and job.pod is not None and not job.pod.terminal:
+            return _terminating(job.pod, now)
+        return Absent()
+    if job.owner_uid != uid:
+        return Foreign(job.owner_uid)
+    pod = job.pod
+    if pod is None:
+        if job.failed:
+            return Ended(
+                RunResult.LOST,
+                job.failed,
+                f"Job {job.name} failed ({job.failed}) and its pod is gone, and the report with it",
+            )
+        return Waiting("PodMissing", f"Job {job.name} has no pod yet")
+    if pod.terminal:
+        return _ended(job, pod, uid, run)
+    if pod.deleted is not None:
+        return _terminating(pod, now)
+    return _starting(pod, now) or Running()
+
+
+def _terminating(pod: PodView, now: datetime) -> RunState:
+    since = pod.deleted or now
+    if now - since > TERMINATING_NOTE_AFTER:
+        return Waiting(
+            "PodTerminating",
+            f"pod {pod.name} has been terminating since {since:%H:%M:%S} UTC and may still run on node {pod.node}; "
+            f"no new run starts before it is gone: check the node, or delete the pod with --force if the node is dead",
+        )
+    return Running()
+
+
+def _starting(pod: PodView, now: datetime) -> Waiting | None:
+    """A reason why a container is not running, if there is one that a person should see."""
+    for name, container in pod.containers.items():
+        if container.running or container.terminated:
+            continue
+        if container.reason in STUCK_REASONS:
+            late = pod.created is not None and now - pod.created > STUCK_AFTER
+            message = f"container {name} of pod {pod.name} cannot start: {container.reason}: {container.message}"
+            return Waiting(container.reason, _cut(message), stuck=late or container.reason == "InvalidImageName")
+    if pod.unschedulable:
+        return Waiting("Unschedulable", _cut(f"pod {pod.name} finds no node: {pod.unschedulable}"))
+    if not any(container.running or container.terminated for container in pod.containers.values()):
+        return Waiting("PodStarting", f"pod {pod.name} is starting")
+    return None
+
+
+def _ended(job: JobView, pod: PodView, uid: str, run: int) -> Ended:
+    runner = pod.containers.get(RUNNER_CONTAINER, ContainerView())
+    agent = pod.containers.get(AGENT_CONTAINER, ContainerView())
+    report = _report(runner, uid, run)
+    if report is None:
+        return _unreported(job, pod, runner)
+    problem = report.problem
+    if problem is not None:
+        # A moved branch is nobody's failure: the report describes the new head, and its gates are looked at again.
+        lost = problem.retry or problem.reason == HEAD_MOVED
+        result = RunResult.LOST if lost else RunResult.FAILED
+        return Ended(result, problem.reason, problem.message, agent.exit_code, report)
+    return _agent_ended(pod, agent, report)
+
+
+def _agent_ended(pod: PodView, agent: ContainerView, report: RunReport) -> Ended:
+    code = agent.exit_code
+    # Exit 0 wins over OOMKilled: then only a child of the agent died, and the agent coped.
+    if code == 0:
+        return Ended(RunResult.SUCCEEDED, "Succeeded", "", 0, report)
+    if pod.disrupted:
+        return Ended(RunResult.EVICTED, "Evicted", _cut(f"pod {pod.name}: {pod.disrupted}"), code, report)
+    if code is None:
+        message = f"the agent's container of pod {pod.name} left no exit code"
+        return Ended(RunResult.LOST, "AgentLost", message, None, report)
+    if code == TIMED_OUT_EXIT:
+        return Ended(
+            RunResult.TIMED_OUT, "TimedOut", "the agent ran into its timeout; its work so far is kept", code, report
+        )
+    if agent.reason == "OOMKilled":
+        return Ended(RunResult.OUT_OF_MEMORY, "OutOfMemory", "the agent was killed by its memory limit", code, report)
+    tail = " ".join(agent.message.split())[-400:]
+    message = f"the agent ended with exit code {code}" + (f": {tail}" if tail else "")
+    return Ended(RunResult.FAILED, "AgentFailed", _cut(message), code, report)
+
+
+def _unreported(job: JobView, pod: PodView, runner: ContainerView) -> Ended:
+    """Nobody told what became of the work: the next run finds out from the branch."""
+    if pod.disrupted:
+        return Ended(RunResult.EVICTED, "Evicted", _cut(f"pod {pod.name}: {pod.disrupted}"))
+    if job.failed == "DeadlineExceeded":
+        message = f"Job {job.name} ran into its deadline before the work was published"
+        return Ended(RunResult.LOST, "DeadlineExceeded", message)
+    code = "no exit code" if runner.exit_code is None else f"exit code {runner.exit_code}"
+    detail = " ".join(runner.message.split())[-300:]
+    message = (
+        f"the runner of pod {pod.name} left no usable report ({code}{', ' + runner.reason if runner.reason else ''})"
+    )
+    return Ended(RunResult.LOST, "ReportLost", _cut(f"{message}: {detail}" if detail else message))
+
+
+def _report(runner: ContainerView, uid: str, run: int) -> RunReport | None:
+    if not runner.terminated or not runner.message:
+        return None
+    try:
+        report = RunReport.parse(runner.message)
+    except ValidationError:
+        return None
+    # A report of another run (a copied pod, a forged message) says nothing about this one.
+    return report if (report.uid, report.run) == (uid, run) else None
+
+
+@dataclass(frozen=True)
+class GateEnded:
+    """A command gate's Job is over; `judged` is False where infrastructure failed."""
+
+    judged: bool
+    passed: bool
+    reason: str
+    message: str
+
+
+def gate_state_of(job: JobView | None, uid: str, now: datetime) -> Absent | Foreign | Waiting | Running | GateEnded:
+    """The state of a command gate's Job."""
+    if job is None or not job.exists:
+        return Absent()
+    if job.owner_uid != uid:
+        return Foreign(job.owner_uid)
+    pod = job.pod
+    if pod is None or (pod.deleted is not None and not pod.terminal):
+        if job.failed:
+            return GateEnded(judged=False, passed=False, reason=job.failed, message=f"Job {job.name}: {job.failed}")
+        return Running()
+    if not pod.terminal:
+        return _starting(pod, now) or Running()
+    return _gate_ended(job, pod)
+
+
+def _gate_ended(job: JobView, pod: PodView) -> GateEnded:
+    gate = pod.containers.get(AGENT_CONTAINER, ContainerView())
+    checkout = pod.containers.get(RUNNER_CONTAINER, ContainerView())
+    if gate.exit_code == 0:
+        return GateEnded(judged=True, passed=True, reason="CommandSucceeded", message="exit code 0")
+    if pod.disrupted or gate.exit_code is None:
+        detail = pod.disrupted or _checkout_problem(checkout) or job.failed or "the checkout failed"
+        return GateEnded(judged=False, passed=False, reason="CommandLost", message=_cut(f"pod {pod.name}: {detail}"))
+    tail = gate.message.strip()[-700:]
+    if gate.exit_code == TIMED_OUT_EXIT:
+        return GateEnded(judged=True, passed=False, reason="CommandTimedOut", message=_cut(f"timed out: {tail}"))
+    why = "killed by its memory limit" if gate.reason == "OOMKilled" else f"exit code {gate.exit_code}"
+    return GateEnded(judged=True, passed=False, reason="CommandFailed", message=_cut(f"{why}: {tail}" if tail else why))
+
+
+def _checkout_problem(checkout: ContainerView) -> str:
+    try:
+        problem = RunReport.parse(checkout.message).problem
+    except ValidationError:
+        return " ".join(checkout.message.split())[-300:]
+    return f"{problem.reason}: {problem.message}" if problem is not None else ""
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= MESSAGE_LIMIT else text[: MESSAGE_LIMIT - 1] + "…"
