@@ -60,7 +60,7 @@ def running(folder: pathlib.Path, repositories: Mapping[str, bytes]) -> Iterator
     settings = server.Settings(root, seed, local.credentials, root / "pushes.jsonl")
     server.seed(settings)
     with server.Server(settings, ("127.0.0.1", 0)) as http:
-        thread = threading.Thread(target=http.serve_forever, daemon=True)
+        thread = threading.Thread(target=http.serve_forever, args=(0.02,), daemon=True)  # seconds until it sees the end
         thread.start()
         try:
             yield dataclasses.replace(local, address=f"http://127.0.0.1:{http.server_address[1]}")
