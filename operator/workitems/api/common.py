@@ -22,16 +22,28 @@ API_VERSION = f"{GROUP}/{VERSION}"
 class Model(BaseModel):
     """An immutable value with camelCase JSON names; unknown fields of a newer version are ignored, not refused."""
 
-    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, frozen=True, extra="ignore")
+    model_config = ConfigDict(
+        alias_generator=to_camel,
+        populate_by_name=True,
+        frozen=True,
+        extra="ignore",
+        # The sentence under a field is what `kubectl explain` shows.
+        use_attribute_docstrings=True,
+    )
 
     def to_json(self) -> dict[str, Any]:
         """JSON-ready dict: camelCase names, absent instead of null, datetimes as RFC 3339 in UTC."""
         return self.model_dump(mode="json", by_alias=True, exclude_none=True)
 
 
-def cel(rule: str, message: str) -> dict[str, str]:
-    """One `x-kubernetes-validations` entry."""
-    return {"rule": rule, "message": message}
+PATTERN_MESSAGE = "x-workitems-pattern-message"
+"""Schema key, gone in the CRD: the sentence to say instead of a regular expression that nobody wants to decipher."""
+
+
+def cel(rule: str, message: str, path: str = "") -> dict[str, str]:
+    """One `x-kubernetes-validations` entry; `path` (`.branch`) names the field below the rule's own that is wrong."""
+    entry = {"rule": rule, "message": message}
+    return {**entry, "fieldPath": path} if path else entry
 
 
 def rules(*entries: dict[str, str]) -> dict[str, Any]:
@@ -39,17 +51,39 @@ def rules(*entries: dict[str, str]) -> dict[str, Any]:
     return {"x-kubernetes-validations": list(entries)}
 
 
-_DURATION = re.compile(r"^(?:(\d{1,6})h)?(?:(\d{1,6})m)?(?:(\d{1,6})s)?$")
+def validated(*entries: dict[str, str]) -> ConfigDict:
+    """`model_config` of a model with CEL rules; the rest is inherited."""
+    return ConfigDict(json_schema_extra=rules(*entries))
+
+
+def wording(message: str) -> dict[str, Any]:
+    """`json_schema_extra` of a field whose pattern is explained by `message` when it does not match."""
+    return {PATTERN_MESSAGE: message}
+
+
+def keyed(*keys: str) -> dict[str, Any]:
+    """`json_schema_extra` of a list whose entries are told apart by `keys`: twice the same is refused."""
+    return {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": list(keys)}
+
+
+def exactly_one(*names: str) -> str:
+    """CEL: exactly one of these optional fields is set."""
+    return " + ".join(f"(has(self.{name}) ? 1 : 0)" for name in names) + " == 1"
+
+
+_DURATION = re.compile(r"(?:([0-9]{1,6})h)?(?:([0-9]{1,6})m)?(?:([0-9]{1,6})s)?")
+DURATION_WORDING = "write hours, minutes, seconds in this order and more than zero, as in 1h30m, 45m or 90s"
 DURATION_PATTERN = r"^([0-9]{1,6}h([0-9]{1,6}m)?([0-9]{1,6}s)?|[0-9]{1,6}m([0-9]{1,6}s)?|[0-9]{1,6}s)$"
 
 
 def duration(text: str) -> timedelta:
-    """`1h30m`, `45m`, `90s` as a timedelta. Raises ValueError for anything else."""
-    match = _DURATION.match(text)
-    if not text or match is None:
-        raise ValueError(f"{text!r} is not a duration: write hours, minutes, seconds in this order, as in 1h30m or 45s")
-    hours, minutes, seconds = (int(part or 0) for part in match.groups())
-    return timedelta(hours=hours, minutes=minutes, seconds=seconds)
+    """`1h30m`, `45m`, `90s` as a timedelta. Raises ValueError for anything else, and for zero."""
+    match = _DURATION.fullmatch(text)
+    hours, minutes, seconds = (int(part or 0) for part in match.groups()) if match else (0, 0, 0)
+    length = timedelta(hours=hours, minutes=minutes, seconds=seconds)
+    if not length:
+        raise ValueError(f"{text!r} is no duration: {DURATION_WORDING}")
+    return length
 
 
 def _check_duration(text: str) -> str:
@@ -63,7 +97,15 @@ def _whole_seconds(moment: datetime) -> datetime:
     return moment.astimezone(UTC).replace(microsecond=0)
 
 
-Duration = Annotated[str, Field(pattern=DURATION_PATTERN, max_length=24), AfterValidator(_check_duration)]
+Duration = Annotated[
+    str,
+    Field(
+        pattern=DURATION_PATTERN,
+        max_length=24,
+        json_schema_extra=wording(DURATION_WORDING) | rules(cel("self.matches('[1-9]')", DURATION_WORDING)),
+    ),
+    AfterValidator(_check_duration),
+]
 """Hours, minutes, seconds: 1h30m, 45m, 90s."""
 
 # The API server stores what we write; whole seconds keep a status equal to itself after a round trip.
@@ -74,10 +116,19 @@ DNS_SUBDOMAIN = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?
 Label = Annotated[str, Field(pattern=DNS_LABEL, min_length=1, max_length=63)]
 Subdomain = Annotated[str, Field(pattern=DNS_SUBDOMAIN, min_length=1, max_length=253)]
 SecretKey = Annotated[str, Field(pattern=r"^[-._a-zA-Z0-9]+$", min_length=1, max_length=253)]
-Money = Annotated[str, Field(pattern=r"^[0-9]{1,9}(\.[0-9]{1,4})?$", max_length=14)]
+Money = Annotated[
+    str,
+    Field(
+        pattern=r"^[0-9]{1,9}(\.[0-9]{1,4})?$",
+        max_length=14,
+        json_schema_extra=wording(
+            'write US dollars as a quoted decimal number without sign or currency, as in "25" or "0.50"'
+        ),
+    ),
+]
 """US dollars as a decimal string, since a float cannot carry money."""
 
-# What git itself refuses in a ref name (git-check-ref-format(1)), as far as a regular expression without look-ahead can.
+# What git itself refuses in a ref name (git-check-ref-format(1)), and what a command would read as an option.
 BRANCH_PATTERN = r"^[^\s~^:?*\[\\\x00-\x1f\x7f/.@-][^\s~^:?*\[\\\x00-\x1f\x7f]*$"
 BRANCH_RULES = rules(
     cel(
@@ -94,16 +145,51 @@ BRANCH_RULES = rules(
     ),
     cel("!self.startsWith('refs/') && self != 'HEAD'", "give the branch name without refs/heads/, and not HEAD"),
 )
-Branch = Annotated[str, Field(pattern=BRANCH_PATTERN, min_length=1, max_length=200, json_schema_extra=BRANCH_RULES)]
-
-PATH_PATTERN = r"^[^\x00-\x1f\x7f\\]+$"
-PATH_RULES = rules(
-    cel(
-        "!self.split('/').exists(p, p == '..' || p == '.git')", "a path must stay inside the repository and out of .git"
-    ),
+BRANCH_WORDING = wording(
+    "a branch name has no spaces, control characters or any of ~ ^ : ? * [ \\,"
+    " and does not start with '-', '.', '/' or '@'"
 )
-RepositoryPath = Annotated[str, Field(pattern=PATH_PATTERN, min_length=1, max_length=255, json_schema_extra=PATH_RULES)]
-"""A path inside the repository; whether it is relative to the root or to `documents` is said where it is used."""
+Branch = Annotated[
+    str,
+    Field(pattern=BRANCH_PATTERN, min_length=1, max_length=200, json_schema_extra=BRANCH_WORDING | BRANCH_RULES),
+]
+
+# `.git` in any case: the file systems of some machines do not tell the difference.
+INSIDE = r"!('/' + self + '/').matches(r'(?i)/\.(\.|git)?/')"
+_INSIDE_WORDING = "a path must stay inside the repository and out of .git: no part of it may be '.', '..' or '.git'"
+_PLAIN = r"\x00-\x1f\x7f\\"
+
+
+def _path(pattern: str, words: str, rule: str = INSIDE) -> Any:
+    return Field(
+        pattern=pattern,
+        min_length=1,
+        # Any longer, and the rule below exceeds what the API server is ready to spend on all files of all gates.
+        max_length=200,
+        json_schema_extra=wording(f"{words}, with neither '//' nor '\\' nor control characters")
+        | rules(cel(rule, _INSIDE_WORDING)),
+    )
+
+
+RepositoryPath = Annotated[str, _path(rf"^/?([^/{_PLAIN}]+/)*[^/{_PLAIN}]+$", "write the path of a file")]
+"""A file: relative to the item's documents, or to the repository's root if it starts with `/`."""
+RootFile = Annotated[
+    str,
+    _path(
+        rf"^([^/{_PLAIN}]+/)*[^/{_PLAIN}]+$",
+        "write the path of a file relative to the repository's root, without a leading '/'",
+    ),
+]
+"""A file, relative to the repository's root."""
+CommitPath = Annotated[
+    str,
+    _path(
+        rf"^[^:/{_PLAIN}][^/{_PLAIN}]*(/[^/{_PLAIN}]+)*/?$",
+        "write a file or folder relative to the repository's root, without a leading '/' or ':'",
+        f"self == '.' || {INSIDE}",
+    ),
+]
+"""A file, or a folder if it ends with `/`, relative to the repository's root; `.` is all of it. No pathspec magic."""
 
 
 class Phase(StrEnum):

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field
-from pydantic.alias_generators import to_camel
+from pydantic import Field
 
-from workitems.api.common import Label, Model, ObjectMeta, Time, cel, rules
+from workitems.api.common import Label, Model, ObjectMeta, Time, cel, exactly_one, validated, wording
 
 Action = Literal["Approve", "Reject", "Answer", "Retry", "SendBack", "Abort"]
 Acknowledgement = Literal["Accepted", "Ignored", "Void"]
@@ -19,7 +18,15 @@ class Approve(Model):
     """The documents of `gate` are good as they are at `commit`."""
 
     gate: Label
-    commit: Annotated[str, Field(pattern=COMMIT_PATTERN, max_length=64)]
+    commit: Annotated[
+        str,
+        Field(
+            pattern=COMMIT_PATTERN,
+            max_length=64,
+            json_schema_extra=wording("write the commit's full hash in lower case"),
+        ),
+    ]
+    """The commit that was read; void if the documents differ between it and the head."""
 
 
 class Reject(Model):
@@ -39,42 +46,34 @@ class SendBack(Model):
 
 
 _ACTIONS = ("approve", "reject", "answer", "retry", "sendBack", "abort")
+_COMMENTED = r"(has(self.comment) && self.comment.matches('[^ \\t\\n\\r]'))"
 
 
 class DecisionSpec(Model):
     """Exactly one action on one item."""
 
-    model_config = ConfigDict(
-        alias_generator=to_camel,
-        populate_by_name=True,
-        frozen=True,
-        extra="ignore",
-        json_schema_extra=rules(
-            cel(
-                " + ".join(f"(has(self.{action}) ? 1 : 0)" for action in _ACTIONS) + " == 1",
-                "a Decision takes exactly one of approve, reject, answer, retry, sendBack, abort",
-            ),
-            cel("self == oldSelf", "a Decision is immutable: create another one"),
-            cel(
-                "!has(self.answer) || (has(self.comment) && self.comment.size() > 0)",
-                "answer needs the answer in comment",
-            ),
-            cel(
-                "!has(self.reject) || (has(self.comment) && self.comment.size() > 0)",
-                "reject needs the reason in comment",
-            ),
-        ),
+    model_config = validated(
+        cel(exactly_one(*_ACTIONS), f"a Decision takes exactly one of {', '.join(_ACTIONS)}"),
+        cel("self == oldSelf", "a Decision is immutable: create another one"),
+        cel(f"!has(self.answer) || {_COMMENTED}", "answer needs the answer in comment", ".comment"),
+        cel(f"!has(self.reject) || {_COMMENTED}", "reject needs the reason in comment", ".comment"),
     )
 
     work_item: Label
+    """The WorkItem, in the same namespace."""
     by: Annotated[str, Field(min_length=1, max_length=253)]
+    """The requesting user; a bridge writes tracker:user."""
     comment: Annotated[str, Field(max_length=16384)] = ""
+    """The words that go with it: the answer, the reason; they reach the agent's prompt."""
     approve: Approve | None = None
     reject: Reject | None = None
     answer: Empty | None = None
+    """Of an item in NeedsInput: its agent runs again with the comment as answer."""
     retry: Empty | None = None
+    """Leave Blocked: a fresh attempt of the current stage."""
     send_back: SendBack | None = None
     abort: Empty | None = None
+    """Stop: the Job goes, the pull request is closed, the branch stays."""
 
     @property
     def action(self) -> Action:
@@ -99,7 +98,7 @@ class DecisionStatus(Model):
 
 
 class Decision(Model):
-    """A Decision, as the API server stores it."""
+    """What a person says to an item: approve, reject, answer, retry, send back or abort. Immutable."""
 
     metadata: ObjectMeta
     spec: DecisionSpec

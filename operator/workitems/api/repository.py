@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field
-from pydantic.alias_generators import to_camel
+from pydantic import Field
 
 from workitems.api.common import (
     Branch,
@@ -17,17 +16,28 @@ from workitems.api.common import (
     SecretRef,
     Subdomain,
     cel,
+    exactly_one,
+    keyed,
     rules,
+    validated,
+    wording,
 )
 
 # http(s), ssh and scp-like addresses only: `ext::`, `file:` and a leading dash would let a manifest run programs.
 URL_PATTERN = r"^(https?://[^\s@/?#\\]+(/[^\s?#\\]*)?|ssh://[^\s:@/?#\\-][^\s:@/?#\\]*(@[^\s:@/?#\\-][^\s@/?#\\]*)?(/[^\s?#\\]*)|[A-Za-z0-9_][A-Za-z0-9_.-]*@[A-Za-z0-9][A-Za-z0-9_.-]*:[^\s\\:-][^\s\\]*)$"
 
 
-def _config(*entries: dict[str, str]) -> ConfigDict:
-    return ConfigDict(
-        alias_generator=to_camel, populate_by_name=True, frozen=True, extra="ignore", json_schema_extra=rules(*entries)
-    )
+WebAddress = Annotated[
+    str,
+    Field(
+        pattern=r"^https?://[^\s@?#]+$",
+        max_length=2048,
+        json_schema_extra=wording("write an http(s):// address without user, password, '?' or '#'"),
+    ),
+]
+StorageSize = Annotated[str, Field(pattern=r"^[0-9]+(\.[0-9]+)?(Ki|Mi|Gi|Ti|k|M|G|T)?$", max_length=20)]
+Name = Annotated[str, Field(min_length=1, max_length=100)]
+State = Annotated[str, Field(max_length=255)]
 
 
 class ConfigMapRef(Model):
@@ -40,16 +50,30 @@ class ConfigMapRef(Model):
 class CommitIdentity(Model):
     """Who the bot's commits are by."""
 
-    name: Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[^<>\n\r\x00]+$")] = "workitem-bot"
-    email: Annotated[str, Field(min_length=3, max_length=200, pattern=r"^[^<>\s@]+@[^<>\s@]+$")] = (
-        "workitem-bot@example.com"
-    )
+    name: Annotated[
+        str,
+        Field(
+            min_length=1,
+            max_length=100,
+            pattern=r"^[^<>\x00-\x1f\x7f]+$",
+            json_schema_extra=wording("git takes a name without '<', '>' and line breaks"),
+        ),
+    ] = "workitem-bot"
+    email: Annotated[
+        str,
+        Field(
+            min_length=3,
+            max_length=200,
+            pattern=r"^[^<>\s@]+@[^<>\s@]+$",
+            json_schema_extra=wording("write an address as in bot@example.com"),
+        ),
+    ] = "workitem-bot@example.com"
 
 
 class StorageRequests(Model):
     """`requests` of a claim."""
 
-    storage: Annotated[str, Field(pattern=r"^[0-9]+(\.[0-9]+)?(Ki|Mi|Gi|Ti|k|M|G|T)?$", max_length=20)] = "5Gi"
+    storage: StorageSize = "5Gi"
 
 
 class StorageResources(Model):
@@ -72,15 +96,15 @@ class VolumeClaimTemplate(Model):
 class EmptyDir(Model):
     """Nothing is kept between runs but the pushed branch."""
 
-    size_limit: Annotated[str, Field(pattern=r"^[0-9]+(\.[0-9]+)?(Ki|Mi|Gi|Ti|k|M|G|T)?$", max_length=20)] | None = None
+    size_limit: StorageSize | None = None
 
 
 class Worktree(Model):
     """Where the worktree lives between runs: exactly one of three."""
 
-    model_config = _config(
+    model_config = validated(
         cel(
-            "(has(self.volumeClaimTemplate) ? 1 : 0) + (has(self.emptyDir) ? 1 : 0) + (has(self.claimName) ? 1 : 0) == 1",
+            exactly_one("volumeClaimTemplate", "emptyDir", "claimName"),
             "worktree takes exactly one of volumeClaimTemplate, emptyDir, claimName",
         )
     )
@@ -88,21 +112,22 @@ class Worktree(Model):
     volume_claim_template: VolumeClaimTemplate | None = None
     empty_dir: EmptyDir | None = None
     claim_name: Subdomain | None = None
+    """One claim that all items share: ReadWriteMany, or one node; a bare repository and one git worktree per branch."""
 
 
 class GiteaForge(Model):
     """A repository on a Gitea or Forgejo server."""
 
-    url: Annotated[str, Field(pattern=r"^https?://[^\s@?#]+$", max_length=2048)]
-    owner: Annotated[str, Field(min_length=1, max_length=100)]
-    name: Annotated[str, Field(min_length=1, max_length=100)]
+    url: WebAddress
+    owner: Name
+    name: Name
     token: SecretRef
 
 
 class Forge(Model):
     """The server of pull requests and checks: exactly one kind."""
 
-    model_config = _config(cel("has(self.gitea)", "forge takes exactly one of: gitea"))
+    model_config = validated(cel("has(self.gitea)", "forge takes exactly one of: gitea"))
 
     gitea: GiteaForge | None = None
 
@@ -110,28 +135,29 @@ class Forge(Model):
 class PlaneStates(Model):
     """Names or ids of the tracker's states."""
 
-    in_progress: Annotated[str, Field(max_length=255)] | None = None
-    in_review: Annotated[str, Field(max_length=255)] | None = None
-    needs_input: Annotated[str, Field(max_length=255)] | None = None
-    blocked: Annotated[str, Field(max_length=255)] | None = None
-    done: Annotated[str, Field(max_length=255)] | None = None
+    in_progress: State | None = None
+    in_review: State | None = None
+    needs_input: State | None = None
+    blocked: State | None = None
+    done: State | None = None
 
 
 class PlaneTracker(Model):
     """A project on a Plane server."""
 
-    url: Annotated[str, Field(pattern=r"^https?://[^\s@?#]+$", max_length=2048)]
-    workspace: Annotated[str, Field(min_length=1, max_length=100)]
-    project: Annotated[str, Field(min_length=1, max_length=100)]
+    url: WebAddress
+    workspace: Name
+    project: Name
     token: SecretRef
     states: PlaneStates = PlaneStates()
     approvers: Annotated[tuple[Annotated[str, Field(max_length=254)], ...], Field(max_length=100)] = ()
+    """Who may approve by a comment; none: nobody."""
 
 
 class Tracker(Model):
     """Where the team's issues are: exactly one kind."""
 
-    model_config = _config(cel("has(self.plane)", "tracker takes exactly one of: plane"))
+    model_config = validated(cel("has(self.plane)", "tracker takes exactly one of: plane"))
 
     plane: PlaneTracker | None = None
 
@@ -139,14 +165,21 @@ class Tracker(Model):
 class TelegramNotifier(Model):
     """A chat of the Telegram Bot API."""
 
-    chat_id: Annotated[str, Field(pattern=r"^(-?[0-9]{1,20}|@[A-Za-z0-9_]{1,64})$")]
+    chat_id: Annotated[
+        str,
+        Field(
+            pattern=r"^(-?[0-9]{1,20}|@[A-Za-z0-9_]{1,64})$",
+            max_length=65,
+            json_schema_extra=wording('write the chat\'s number in quotes, as in "-100200300", or @channel'),
+        ),
+    ]
     token: SecretRef
 
 
 class Notifier(Model):
     """One channel to tell the team: exactly one kind."""
 
-    model_config = _config(cel("has(self.telegram)", "a notifier takes exactly one of: telegram"))
+    model_config = validated(cel("has(self.telegram)", "a notifier takes exactly one of: telegram"))
 
     telegram: TelegramNotifier | None = None
 
@@ -160,11 +193,12 @@ class RepositoryLimits(Model):
 class RepositorySpec(Model):
     """Where the code is and how to reach it."""
 
-    model_config = _config(
-        cel("self.url == oldSelf.url", "url is immutable: create another Repository"),
+    model_config = validated(
+        cel("self.url == oldSelf.url", "url is immutable: create another Repository", ".url"),
         cel(
             "has(self.worktree) == has(oldSelf.worktree) && (!has(self.worktree) || self.worktree == oldSelf.worktree)",
             "worktree is immutable: create another Repository",
+            ".worktree",
         ),
     )
 
@@ -173,31 +207,41 @@ class RepositorySpec(Model):
         Field(
             pattern=URL_PATTERN,
             max_length=2048,
-            description="http(s)://, ssh:// or user@host:path, without a password: credentials belong in the Secret of spec.credentials",
-            json_schema_extra=rules(cel("!self.contains('..')", "a repository url must not contain '..'")),
+            json_schema_extra=wording(
+                "write https://host/path, ssh://user@host/path or user@host:path;"
+                " user and password belong in the Secret that spec.credentials names"
+            )
+            | rules(cel("!self.matches('(?i)[.][.]|%2e%2e|%0[0ad]')", "a repository url must not contain '..'")),
         ),
     ]
+    """http(s)://, ssh:// or user@host:path, without a password. Immutable."""
     default_branch: Branch = "main"
+    """Base of an item's branch unless the item names another."""
     credentials: SecretName | None = None
+    """Secret with username and password, or ssh-privatekey and known_hosts; mounted only where git needs it."""
     ca_bundle: ConfigMapRef | None = None
+    """Certificates that git and the forge client trust."""
     commit: CommitIdentity = CommitIdentity()
     worktree: Worktree = Worktree(volume_claim_template=VolumeClaimTemplate())
+    """Where the worktree lives between runs: exactly one of three. Immutable."""
     limits: RepositoryLimits = RepositoryLimits()
     forge: Forge | None = None
     tracker: Tracker | None = None
     notify: Annotated[tuple[Notifier, ...], Field(max_length=20)] = ()
+    """Any number of channels to tell the team."""
     webhooks: SecretName | None = None
+    """Secret with one HMAC key a source: gitea, plane."""
 
 
 class RepositoryStatus(Model):
     """What the operator found when it last used the repository."""
 
     observed_generation: int = 0
-    conditions: Annotated[tuple[Condition, ...], Field(max_length=16)] = ()
+    conditions: Annotated[tuple[Condition, ...], Field(max_length=16, json_schema_extra=keyed("type"))] = ()
 
 
 class Repository(Model):
-    """A git repository, as the API server stores it."""
+    """A git repository with its credentials, worktree volume, forge, tracker and notifications."""
 
     metadata: ObjectMeta
     spec: RepositorySpec

@@ -126,6 +126,9 @@ _HEX = r"^([0-9a-f]{40}|[0-9a-f]{64})$"
 Hash = Annotated[str, Field(pattern=_HEX)]
 
 
+NotFetched = Literal["submodules", "lfs"]
+
+
 class RunReport(Model):
     """What the runner saw. `head`, `tree`, `code` and `blobs` are about the branch as the remote now has it."""
 
@@ -147,6 +150,8 @@ class RunReport(Model):
     left_out_total: int = 0
     verdicts: Annotated[tuple[Verdict, ...], Field(max_length=32)] = ()
     excerpts: Annotated[tuple[Excerpt, ...], Field(max_length=16)] = ()
+    not_fetched: Annotated[tuple[NotFetched, ...], Field(max_length=2)] = ()
+    """What the repository has at `head` and no run gets: said in a condition."""
     usage: Usage | None = None
     problem: Problem | None = None
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field
-from pydantic.alias_generators import to_camel
+from pydantic import Field
 
 from workitems.api.common import (
     Branch,
@@ -21,7 +20,10 @@ from workitems.api.common import (
     Subdomain,
     Time,
     cel,
+    keyed,
     rules,
+    validated,
+    wording,
 )
 from workitems.api.decision import Acknowledgement, Action
 
@@ -38,6 +40,7 @@ def _immutable(field: str) -> dict[str, str]:
     return cel(
         f"has(self.{field}) == has(oldSelf.{field}) && (!has(self.{field}) || self.{field} == oldSelf.{field})",
         f"{field} is immutable: create another WorkItem",
+        f".{field}",
     )
 
 
@@ -45,47 +48,81 @@ class ItemLimits(Model):
     """Each optional, each overrides the Pipeline's."""
 
     max_runs: Annotated[int, Field(ge=1, le=1000)] | None = None
+    """In all stages together."""
     max_cost_usd: Annotated[Money | None, Field(alias="maxCostUSD")] = None
+    """In US dollars."""
     max_duration: Duration | None = None
+    """From the start, the waits for people left out."""
 
 
 class ExternalRef(Model):
     """The tracker's issue."""
 
     id: Annotated[str, Field(min_length=1, max_length=253)]
-    url: Annotated[str, Field(pattern=r"^https?://\S+$", max_length=2048)] | None = None
+    url: (
+        Annotated[
+            str,
+            Field(
+                pattern=r"^https?://\S+$",
+                max_length=2048,
+                json_schema_extra=wording("write an http(s):// address"),
+            ),
+        ]
+        | None
+    ) = None
 
 
 class WorkItemSpec(Model):
     """The task, as a person writes it."""
 
-    model_config = ConfigDict(
-        alias_generator=to_camel,
-        populate_by_name=True,
-        frozen=True,
-        extra="ignore",
-        json_schema_extra=rules(
-            cel("self.repository == oldSelf.repository", "repository is immutable: create another WorkItem"),
-            _immutable("branch"),
-            _immutable("baseBranch"),
-            cel(
-                "!has(self.branch) || !has(self.baseBranch) || self.branch != self.baseBranch",
-                "branch must differ from baseBranch",
-            ),
+    model_config = validated(
+        cel("self.repository == oldSelf.repository", "repository is immutable: create another WorkItem", ".repository"),
+        _immutable("branch"),
+        _immutable("baseBranch"),
+        cel(
+            "!has(self.branch) || !has(self.baseBranch) || self.branch != self.baseBranch",
+            "branch must differ from baseBranch",
+            ".branch",
         ),
     )
 
     repository: Subdomain
-    title: Annotated[str, Field(min_length=1, max_length=250, pattern=r"^[^\x00-\x1f\x7f]+$")]
-    description: Annotated[str, Field(max_length=65536)] = ""
+    """A Repository in this namespace. Immutable."""
+    title: Annotated[
+        str,
+        Field(
+            min_length=1,
+            max_length=250,
+            pattern=r"^[^\x00-\x1f\x7f]+$",
+            json_schema_extra=wording("a title is one line without control characters"),
+        ),
+    ]
+    """The task in one line."""
+    description: Annotated[
+        str,
+        Field(
+            max_length=65536,
+            json_schema_extra=rules(
+                cel("bytes(self).size() <= 65536", "description may have 64 KiB (65536 bytes) at most")
+            ),
+        ),
+    ] = ""
+    """Markdown, up to 64 KiB; reaches the agent as a file, never through a shell."""
     branch: Branch | None = None
+    """The branch to work on; default workitem/<name>. Immutable."""
     base_branch: Branch | None = None
+    """What the branch starts from and is merged into; default: the Repository's. Immutable."""
     adopt_branch: bool = False
+    """Work on although the branch already exists on the remote."""
     pipeline: Subdomain = "default"
+    """A Pipeline in this namespace, else in the operator's; snapshotted when the item starts."""
     suspend: bool = False
+    """No new run starts; a live run finishes."""
     priority: Annotated[int, Field(ge=-1_000_000, le=1_000_000)] = 0
+    """Higher first when runs queue."""
     limits: ItemLimits = ItemLimits()
     external_ref: ExternalRef | None = None
+    """The tracker's issue."""
 
 
 class PipelineSnapshot(Model):
@@ -95,7 +132,15 @@ class PipelineSnapshot(Model):
     namespace: str | None = None
     generation: int = 0
     digest: str
-    revision: str
+    revision: str = ""
+
+
+class Stopping(Model):
+    """Why a run is being stopped before its end; it is over once its pod is gone."""
+
+    result: RunResult
+    reason: Annotated[str, Field(max_length=253)]
+    message: Message
 
 
 class CurrentRun(Model):
@@ -110,6 +155,7 @@ class CurrentRun(Model):
     state: Literal["Intended", "Running"] = "Intended"
     started_at: Time
     kind: Literal["Agent", "Look"] = "Agent"
+    stopping: Stopping | None = None
 
 
 class Usage(Model):
@@ -163,6 +209,7 @@ class GateStatus(Model):
     commit: Commit | None = None
     covers: Annotated[str, Field(max_length=128)] | None = None
     attempt: int = 0
+    tries: int = 0
     since: Time
     checked_at: Time
     job: str | None = None
@@ -190,7 +237,8 @@ class DecisionRecord(Model):
     """A Decision and what became of it."""
 
     name: str
-    uid: str
+    # Names are reused: a Decision that was deleted and made again is another one.
+    uid: str = ""
     action: Action
     by: str
     result: Acknowledgement
@@ -255,45 +303,49 @@ class WorkItemStatus(Model):
     finished_at: Time | None = None
     waited_seconds: int = 0
     next_attempt_at: Time | None = None
-    conditions: Annotated[tuple[Condition, ...], Field(max_length=16)] = ()
+    conditions: Annotated[tuple[Condition, ...], Field(max_length=16, json_schema_extra=keyed("type"))] = ()
     pipeline: PipelineSnapshot | None = None
     branch: str | None = None
     base_branch: str | None = None
     base_commit: Commit | None = None
     head: Commit | None = None
     content: Content | None = None
+    last_run: int = 0
     run: CurrentRun | None = None
     rerun: Rerun | None = None
     hold: HoldStatus | None = None
     completed: Annotated[tuple[str, ...], Field(max_length=20)] = ()
     attempts: Annotated[dict[str, int], Field(max_length=20)] = {}
-    runs: Annotated[tuple[FinishedRun, ...], Field(max_length=RUNS_KEPT)] = ()
-    gates: Annotated[tuple[GateStatus, ...], Field(max_length=320)] = ()
+    runs: Annotated[tuple[FinishedRun, ...], Field(max_length=RUNS_KEPT, json_schema_extra=keyed("number"))] = ()
+    gates: Annotated[tuple[GateStatus, ...], Field(max_length=320, json_schema_extra=keyed("stage", "name"))] = ()
     rework: Annotated[tuple[Rework, ...], Field(max_length=320)] = ()
     infra_retries: int = 0
     pull_request: PullRequestStatus | None = None
-    decisions: Annotated[tuple[DecisionRecord, ...], Field(max_length=DECISIONS_KEPT)] = ()
+    decisions: Annotated[
+        tuple[DecisionRecord, ...], Field(max_length=DECISIONS_KEPT, json_schema_extra=keyed("name", "uid"))
+    ] = ()
     effects: Annotated[tuple[Effect, ...], Field(max_length=EFFECTS_KEPT)] = ()
     usage: TotalUsage = TotalUsage()
 
 
 class WorkItem(Model):
-    """A WorkItem, as the API server stores it."""
+    """One software task on one branch, carried through the stages of a Pipeline; its status is the whole story."""
 
-    model_config = ConfigDict(
-        alias_generator=to_camel,
-        populate_by_name=True,
-        frozen=True,
-        extra="ignore",
-        json_schema_extra=rules(
-            cel(
-                "self.metadata.name.size() <= 63 && !self.metadata.name.contains('.')",
-                "a WorkItem's name is a DNS label: at most 63 lower-case letters, digits and '-', no dots",
-            ),
-            cel(
-                "!has(oldSelf.status) || !has(oldSelf.status.pipeline) || self.spec.pipeline == oldSelf.spec.pipeline",
-                "the Pipeline was snapshotted when the item started: pipeline can no longer change",
-            ),
+    model_config = validated(
+        cel(
+            "self.metadata.name.size() <= 63 && !self.metadata.name.contains('.')",
+            "metadata.name of a WorkItem is a DNS label: at most 63 lower-case letters, digits and '-', no dots",
+        ),
+        cel(
+            "has(self.spec.branch) || !has(self.spec.baseBranch)"
+            " || self.spec.baseBranch != 'workitem/' + self.metadata.name",
+            "branch must differ from baseBranch, and without branch it is workitem/<name>",
+            ".spec.baseBranch",
+        ),
+        cel(
+            "!has(oldSelf.status) || !has(oldSelf.status.pipeline) || self.spec.pipeline == oldSelf.spec.pipeline",
+            "the Pipeline was snapshotted when the item started: pipeline can no longer change",
+            ".spec.pipeline",
         ),
     )
 

@@ -1,0 +1,259 @@
+"""What a Pipeline may say about an agent's container: enough for any CLI or toolchain, nothing that weakens the floor.
+
+Volumes, variables and placement are the user's; security context, git's folders and the operator's variables are not.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field
+
+from workitems.api.common import (
+    CommitPath,
+    Duration,
+    Label,
+    Model,
+    Money,
+    RootFile,
+    SecretKey,
+    Subdomain,
+    cel,
+    exactly_one,
+    keyed,
+    validated,
+    wording,
+)
+
+ShortText = Annotated[str, Field(max_length=255)]
+Image = Annotated[str, Field(min_length=1, max_length=512)]
+EnvName = Annotated[
+    str,
+    Field(
+        pattern=r"^[A-Za-z_][A-Za-z0-9_]*$",
+        max_length=253,
+        json_schema_extra=wording("a variable's name has letters, digits and '_' only and does not start with a digit"),
+    ),
+]
+MountPath = Annotated[
+    str,
+    Field(
+        pattern=r"^/[^:\x00-\x1f]*$",
+        max_length=1024,
+        json_schema_extra=wording("write an absolute path without ':'"),
+    ),
+]
+Argv = Annotated[tuple[Annotated[str, Field(max_length=4096)], ...], Field(min_length=1, max_length=100)]
+JSONObject = dict[str, Any]
+
+
+def _number_as_text(value: object) -> object:
+    """`cpu: 2` is an integer in YAML and a quantity all the same."""
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+Quantity = Annotated[
+    str,
+    BeforeValidator(_number_as_text),
+    Field(
+        pattern=r"^[0-9]+(\.[0-9]+)?(m|k|Ki|M|Mi|G|Gi|T|Ti|P|Pi|E|Ei)?$",
+        max_length=32,
+        json_schema_extra={"x-kubernetes-int-or-string": True},
+    ),
+]
+"""A quantity of core/v1: 500m, 2, 4Gi."""
+Quantities = Annotated[dict[str, Quantity], Field(max_length=20)]
+
+
+class KeySelector(Model):
+    """`secretKeyRef` or `configMapKeyRef` of core/v1."""
+
+    name: Subdomain
+    key: SecretKey
+    optional: bool | None = None
+
+
+class EnvValueFrom(Model):
+    """Where a variable's value comes from: exactly one of two."""
+
+    model_config = validated(
+        cel(
+            "has(self.secretKeyRef) != has(self.configMapKeyRef)",
+            "valueFrom takes exactly one of secretKeyRef, configMapKeyRef",
+        )
+    )
+
+    secret_key_ref: KeySelector | None = None
+    config_map_key_ref: KeySelector | None = None
+
+
+class EnvVar(Model):
+    """One environment variable of the agent's container."""
+
+    model_config = validated(
+        cel("!(has(self.value) && has(self.valueFrom))", "give value or valueFrom, not both"),
+        cel(
+            "!self.name.startsWith('WORKITEM_') && !self.name.startsWith('GIT_')",
+            "WORKITEM_* and GIT_* are set by the operator: choose another name",
+            ".name",
+        ),
+    )
+
+    name: EnvName
+    value: Annotated[str, Field(max_length=32768)] | None = None
+    value_from: EnvValueFrom | None = None
+
+
+class LocalRef(Model):
+    """A Secret or ConfigMap of the same namespace by name."""
+
+    name: Subdomain
+    optional: bool | None = None
+
+
+class EnvFrom(Model):
+    """All keys of a Secret or ConfigMap as variables."""
+
+    model_config = validated(
+        cel("has(self.secretRef) != has(self.configMapRef)", "envFrom takes exactly one of secretRef, configMapRef")
+    )
+
+    prefix: EnvName | None = None
+    secret_ref: LocalRef | None = None
+    config_map_ref: LocalRef | None = None
+
+
+class Volume(Model):
+    """A volume for the agent: only kinds that the restricted Pod Security level allows; never hostPath."""
+
+    model_config = validated(
+        cel(
+            exactly_one("configMap", "secret", "emptyDir", "persistentVolumeClaim"),
+            "a volume takes exactly one of configMap, secret, emptyDir, persistentVolumeClaim",
+        ),
+        cel(
+            "!self.name.startsWith('workitem-')",
+            "volume names that start with workitem- belong to the operator: choose another name",
+            ".name",
+        ),
+    )
+
+    name: Label
+    config_map: JSONObject | None = None
+    secret: JSONObject | None = None
+    empty_dir: JSONObject | None = None
+    persistent_volume_claim: JSONObject | None = None
+
+
+class VolumeMount(Model):
+    """Where the agent finds a volume."""
+
+    model_config = validated(
+        cel(
+            "!(self.mountPath + '/').matches('^/+(workitem/|workspace/|$)|/[.][.]/')",
+            "/, /workitem and /workspace are the operator's, and '..' leads anywhere: mount it elsewhere",
+            ".mountPath",
+        )
+    )
+
+    name: Label
+    mount_path: MountPath
+    sub_path: Annotated[str, Field(max_length=1024)] | None = None
+    read_only: bool | None = None
+
+
+class Resources(Model):
+    """Requests and limits by resource name, as in core/v1."""
+
+    requests: Quantities | None = None
+    limits: Quantities | None = None
+
+
+class Toleration(Model):
+    """A toleration of core/v1."""
+
+    key: ShortText | None = None
+    operator: Literal["Exists", "Equal"] | None = None
+    value: ShortText | None = None
+    effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] | None = None
+    toleration_seconds: int | None = None
+
+
+class ModelCredentials(Model):
+    """The Secret with the model's key; its values reach the agent's container alone."""
+
+    model_config = validated(
+        cel("!(has(self.apiKey) && has(self.authToken))", "credentials take apiKey or authToken, not both")
+    )
+
+    secret_name: Subdomain
+    api_key: SecretKey | None = None
+    """Key of the Secret that holds an API key."""
+    auth_token: SecretKey | None = None
+    """Key of the Secret that holds a bearer token."""
+    base_url: Annotated[
+        Annotated[
+            str,
+            Field(
+                pattern=r"^https?://[^\s@]+$",
+                max_length=2048,
+                json_schema_extra=wording("write an http(s):// address without user or password"),
+            ),
+        ]
+        | None,
+        Field(alias="baseURL"),
+    ] = None
+    """Address of the model's API, where it is not the vendor's own."""
+
+
+class ClaudeCode(Model):
+    """Claude Code, headless."""
+
+    tools: Annotated[tuple[Annotated[str, Field(min_length=1, max_length=200)], ...], Field(max_length=100)] | None = (
+        None
+    )
+    """Tools that it may use without asking, as in --allowedTools."""
+    model: ShortText | None = None
+    fallback_model: ShortText | None = None
+    max_turns: Annotated[int, Field(ge=1, le=10000)] | None = None
+    max_budget_usd: Annotated[Money | None, Field(alias="maxBudgetUSD")] = None
+    """What one run may cost, in US dollars."""
+    credentials: ModelCredentials | None = None
+    image: ShortText | None = None
+
+
+class Agent(Model):
+    """One agent, or what all agents have in common (`agentDefaults`): maps merge, lists replace."""
+
+    model_config = validated(
+        cel("!(has(self.command) && has(self.claudeCode))", "an agent takes claudeCode or command, not both")
+    )
+
+    claude_code: ClaudeCode | None = None
+    command: Argv | None = None
+    """Any other CLI: program and arguments; the prompt is its stdin, exit code 0 means done."""
+    image: Image | None = None
+    """Container image; default: the operator's configured agent image."""
+    system_prompt_file: RootFile | None = None
+    """In the repository, read at the base commit; missing there means Blocked, never an empty prompt."""
+    task_file: RootFile | None = None
+    """Where the task is written in the worktree; never committed."""
+    commit_paths: Annotated[tuple[CommitPath, ...], Field(min_length=1, max_length=100)] | None = None
+    """What a run may commit; anything else it changed is listed in status.runs[].leftOut."""
+    timeout: Duration | None = None
+    """The agent is stopped after it, as in 30m; what it wrote is kept."""
+    env: Annotated[tuple[EnvVar, ...], Field(max_length=100, json_schema_extra=keyed("name"))] | None = None
+    """WORKITEM_* and GIT_* are the operator's own."""
+    env_from: Annotated[tuple[EnvFrom, ...], Field(max_length=20)] | None = None
+    resources: Resources | None = None
+    node_selector: Annotated[dict[str, ShortText], Field(max_length=50)] | None = None
+    tolerations: Annotated[tuple[Toleration, ...], Field(max_length=50)] | None = None
+    volumes: Annotated[tuple[Volume, ...], Field(max_length=20, json_schema_extra=keyed("name"))] | None = None
+    """For the agent's container alone."""
+    volume_mounts: (
+        Annotated[tuple[VolumeMount, ...], Field(max_length=40, json_schema_extra=keyed("mountPath"))] | None
+    ) = None
+    """Where the agent's container finds those volumes."""
+    image_pull_secrets: Annotated[tuple[LocalRef, ...], Field(max_length=10)] | None = None
+    service_account_name: Subdomain | None = None
+    """Its token reaches the agent's container alone, as a deployer needs; without it there is none."""
