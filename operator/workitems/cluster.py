@@ -1,0 +1,310 @@
+"""The operator's only way to the API server: eight calls, raw JSON, every failure in the project's error tree.
+
+`kubernetes.aio` contributes what is tedious and easy to get wrong: login (service account, kubeconfig, exec plugins,
+tokens that are renewed in their files) and TLS. Its models are skipped: they cost more CPU than the request itself,
+and the operator's own models in `workitems.api` say what is read. Nothing is cached and nothing is retried here:
+truth is a live read, and `queue.py` alone decides when to try again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import collections
+import json
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Any, Self
+from urllib.parse import quote, urlencode
+
+import aiohttp
+from kubernetes.aio.client import ApiClient
+from kubernetes.aio.config import ConfigException
+
+import workitems
+from workitems import errors, login
+from workitems.api.common import GROUP, VERSION
+from workitems.settings import Settings
+
+JSONObject = dict[str, Any]
+
+CONNECTIONS = 32
+"""Requests under way at the same time; the others wait for a connection."""
+PAGE = 250
+"""Objects a page of a list: a page of WorkItems with long descriptions stays below 20 MB."""
+MESSAGE_LIMIT = 500
+NO_ANSWER = 0
+"""The code under which a request without any answer is counted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Resource:
+    """One kind of object, as URLs name it."""
+
+    group: str
+    version: str
+    plural: str
+
+    def __str__(self) -> str:
+        return f"{self.plural}.{self.group}" if self.group else self.plural
+
+    def path(self, namespace: str | None, name: str = "", subresource: str = "") -> str:
+        """URL path of an object, or of the collection if there is no name. No namespace: all of them, or none."""
+        root = f"/apis/{self.group}/{self.version}" if self.group else f"/api/{self.version}"
+        parts = (*(("namespaces", namespace) if namespace else ()), self.plural, name, subresource)
+        return "/".join((root, *(quote(part, safe="") for part in parts if part)))
+
+
+WORKITEMS = Resource(GROUP, VERSION, "workitems")
+REPOSITORIES = Resource(GROUP, VERSION, "repositories")
+PIPELINES = Resource(GROUP, VERSION, "pipelines")
+DECISIONS = Resource(GROUP, VERSION, "decisions")
+JOBS = Resource("batch", "v1", "jobs")
+PODS = Resource("", "v1", "pods")
+PERSISTENT_VOLUME_CLAIMS = Resource("", "v1", "persistentvolumeclaims")
+CONTROLLER_REVISIONS = Resource("apps", "v1", "controllerrevisions")
+SECRETS = Resource("", "v1", "secrets")
+CONFIG_MAPS = Resource("", "v1", "configmaps")
+EVENTS = Resource("", "v1", "events")
+NAMESPACES = Resource("", "v1", "namespaces")
+
+
+@dataclass(frozen=True, slots=True)
+class _Call:
+    """What is being asked, for the request and for the sentence when it fails."""
+
+    verb: str  # as RBAC names it
+    resource: Resource
+    namespace: str | None
+    name: str = ""
+    subresource: str = ""
+
+    @property
+    def path(self) -> str:
+        # A name that vanishes from the URL would turn a DELETE of one object into one of the whole collection.
+        if self.verb not in {"list", "create"} and self.name in {"", ".", ".."}:
+            raise ValueError(f"{self.verb} {self.resource}: {self.name!r} names no object")
+        # An object is created by a POST to its collection; its name stands in the body.
+        return self.resource.path(self.namespace, "" if self.verb == "create" else self.name, self.subresource)
+
+    @property
+    def permission(self) -> str:
+        resource = f"{self.resource.plural}/{self.subresource}" if self.subresource else self.resource.plural
+        return f"{self.verb} on {resource} in group {self.resource.group or 'core'}"
+
+    def __str__(self) -> str:
+        what = f"{self.resource}/{self.subresource}" if self.subresource else str(self.resource)
+        where = "/".join(part for part in (self.namespace, self.name) if part)
+        return f"{self.verb} {what} {where or 'in all namespaces'}"
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    code: int
+    body: JSONObject  # an empty one if the answer was no JSON object
+    text: str
+    retry_after_seconds: float | None
+
+    @property
+    def reason(self) -> str:
+        return str(self.body.get("reason") or "")
+
+    @property
+    def message(self) -> str:
+        return " ".join(str(self.body.get("message") or self.text).split())[:MESSAGE_LIMIT] or "no message"
+
+    @property
+    def says_gone(self) -> bool:
+        """Whether a 404 is about the object, and not about a kind that this server does not have (or a proxy)."""
+        return self.body.get("kind") == "Status" and "could not find the requested resource" not in self.message
+
+
+class Cluster:
+    """A connection to one API server. All calls raise errors.Transient or errors.Permanent, and nothing else.
+
+    A request that times out may have been carried out: callers repeat only what is idempotent, which is
+    everything here, as creates are by name, replaces by resourceVersion and deletes by uid.
+    """
+
+    def __init__(self, api: Any, timeout: aiohttp.ClientTimeout) -> None:
+        self._api = api
+        self._timeout = timeout
+        self.calls: collections.Counter[tuple[str, str, int]] = collections.Counter()
+        """Requests since the start by (verb, resource, HTTP status code or NO_ANSWER)."""
+
+    @classmethod
+    async def connect(cls, settings: Settings) -> Self:
+        """Log in: as the pod's service account, or by `settings.kubeconfig`. Nothing is requested yet."""
+        configuration = await login.configuration(settings)
+        configuration.connection_pool_maxsize = CONNECTIONS
+        api: Any = ApiClient(configuration=configuration)
+        api.user_agent = f"workitem-operator/{workitems.__version__}"
+        return cls(
+            api,
+            aiohttp.ClientTimeout(
+                total=settings.request_timeout_seconds, sock_connect=settings.connect_timeout_seconds
+            ),
+        )
+
+    async def close(self) -> None:
+        """Close all connections."""
+        await self._api.close()
+
+    async def get(self, resource: Resource, namespace: str | None, name: str) -> JSONObject | None:
+        """The object as it is now (a quorum read); None if there is none. Cluster-wide kinds: namespace None."""
+        call = _Call("get", resource, namespace, name)
+        answer = await self._request(call, "GET", call.path)
+        if answer.code == 404 and answer.says_gone:
+            return None
+        return _object(call, answer)
+
+    async def list(
+        self,
+        resource: Resource,
+        namespace: str | None,
+        *,
+        field_selector: str = "",
+        label_selector: str = "",
+        limit: int = PAGE,
+    ) -> AsyncIterator[JSONObject]:
+        """All objects of a namespace, or of all (None), read by pages of `limit`.
+
+        Items of a list carry neither apiVersion nor kind. Raises errors.Transient if the server forgot its place in
+        the middle (410): what was yielded may then be incomplete, and the caller lists again.
+        """
+        call = _Call("list", resource, namespace)
+        query = {"limit": str(limit), "fieldSelector": field_selector, "labelSelector": label_selector, "continue": ""}
+        while True:
+            url = f"{call.path}?{urlencode({key: value for key, value in query.items() if value})}"
+            page = _object(call, await self._request(call, "GET", url))
+            for item in page.get("items") or ():
+                yield item
+            query["continue"] = (page.get("metadata") or {}).get("continue") or ""
+            if not query["continue"]:
+                return
+
+    async def create(self, resource: Resource, namespace: str | None, body: JSONObject) -> JSONObject | None:
+        """The created object; None if one of this name exists already (whoever made it)."""
+        call = _Call("create", resource, namespace, body["metadata"].get("name", ""))
+        answer = await self._request(call, "POST", call.path, body)
+        # The only other 409 of a POST is "Conflict": a quota that was changed at the same moment.
+        if answer.code == 409 and answer.reason != "Conflict":
+            return None
+        return _object(call, answer)
+
+    async def replace_status(self, resource: Resource, body: JSONObject) -> JSONObject:
+        """Write `body.status` if the object is still the one with `body.metadata.resourceVersion`.
+
+        Raises errors.Conflict if it is not, or if it is gone: the answer to both is to read again.
+        """
+        metadata = body["metadata"]
+        if not metadata.get("resourceVersion"):
+            # Without it the server would overwrite whatever is there, unseen.
+            raise ValueError(f"status of {metadata['name']} written without a resourceVersion")
+        call = _Call("update", resource, metadata.get("namespace"), metadata["name"], "status")
+        answer = await self._request(call, "PUT", call.path, body)
+        if answer.code == 404 and answer.says_gone:
+            raise errors.Conflict(f"{call}: the object is gone")
+        return _object(call, answer)
+
+    async def merge_patch(
+        self, resource: Resource, namespace: str | None, name: str, patch: JSONObject, *, subresource: str = ""
+    ) -> JSONObject | None:
+        """The object after an RFC 7386 merge patch; None if there is none."""
+        call = _Call("patch", resource, namespace, name, subresource)
+        answer = await self._request(call, "PATCH", call.path, patch)
+        if answer.code == 404 and answer.says_gone:
+            return None
+        return _object(call, answer)
+
+    async def delete(
+        self,
+        resource: Resource,
+        namespace: str | None,
+        name: str,
+        *,
+        uid: str | None = None,
+        propagation: str = "Background",
+    ) -> bool:
+        """Whether the deletion was accepted; False if the object is gone, or has another uid than the one given."""
+        call = _Call("delete", resource, namespace, name)
+        options: JSONObject = {"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": propagation}
+        if uid is not None:
+            options["preconditions"] = {"uid": uid}
+        answer = await self._request(call, "DELETE", call.path, options)
+        if (answer.code == 404 and answer.says_gone) or answer.code == 409:
+            return False
+        _object(call, answer)
+        return True
+
+    async def _request(self, call: _Call, method: str, url: str, body: JSONObject | None = None) -> _Answer:
+        content_type = "application/merge-patch+json" if method == "PATCH" else "application/json"
+        code = NO_ANSWER
+        try:
+            # Inside the deadline too, because a login's plugin may hang.
+            async with asyncio.timeout(self._timeout.total):
+                headers = {"Accept": "application/json", "Content-Type": content_type, **self._api.default_headers}
+                await self._api.update_params_for_auth(headers, [], ["BearerToken"], url, method, body)
+                response = await self._api.rest_client.request(
+                    method, self._api.configuration.host + url, headers, body, _request_timeout=self._timeout
+                )
+                data = await response.read()
+                code = response.status
+        except (aiohttp.ClientError, OSError, ConfigException) as error:  # TimeoutError is an OSError
+            what = "no answer in time" if isinstance(error, TimeoutError) else f"no answer: {error}"
+            raise errors.Transient(f"{call}: {what[:MESSAGE_LIMIT]}") from error
+        finally:
+            self.calls[call.verb, str(call.resource), code] += 1
+        return _answer(code, data, response.headers.get("Retry-After", ""))
+
+
+def _answer(code: int, data: bytes, retry_after: str) -> _Answer:
+    text = data.decode(errors="replace")
+    try:
+        parsed = json.loads(text)
+    except ValueError:
+        parsed = None
+    body: JSONObject = parsed if isinstance(parsed, dict) else {}
+    seconds: Any = retry_after if retry_after.isdecimal() else None
+    if seconds is None and code >= 400:
+        seconds = (body.get("details") or {}).get("retryAfterSeconds")
+    return _Answer(code, body, text, float(seconds) if seconds else None)
+
+
+def _object(call: _Call, answer: _Answer) -> JSONObject:
+    """The JSON object of a good answer; every other one raises."""
+    if answer.code < 300 and answer.body:
+        return answer.body
+    raise _refusal(call, answer)
+
+
+def _refusal(call: _Call, answer: _Answer) -> errors.WorkItemsError:
+    code = answer.code
+    said = f"{call}: the API server answered {code}: {answer.message}"
+    if code < 300:
+        # A truncated or foreign answer: something between us and the server. Not quoted: it may be half a Secret.
+        return errors.Transient(f"{call}: the answer ({len(answer.text)} characters) is no JSON object")
+    if code == 409:
+        return errors.Conflict(said)
+    if code in (408, 410, 429) or code >= 500:
+        return errors.Transient(said, delay_seconds=answer.retry_after_seconds)
+    if code == 401:
+        hint = "It does not accept the operator's credentials: check its ServiceAccount or kubeconfig"
+        return errors.Permanent("Unauthorized", f"{said}. {hint}")
+    if code == 403:
+        return _forbidden(call, answer, said)
+    if code == 404:
+        hint = "Is the namespace there, and are the CRDs installed (kubectl get crd)?"
+        return errors.Permanent("NotFound", f"{said}. {hint}")
+    return errors.Permanent("Invalid" if code in (400, 413, 422) else "Refused", said)
+
+
+def _forbidden(call: _Call, answer: _Answer, said: str) -> errors.Permanent:
+    """403 has different meanings that need different people: RBAC, a quota, an admission policy."""
+    causes = (answer.body.get("details") or {}).get("causes") or ()
+    if any(cause.get("reason") == "NamespaceTerminating" for cause in causes):
+        return errors.Permanent("NamespaceTerminating", said)
+    if "exceeded quota" in answer.message:
+        return errors.Permanent("QuotaExceeded", said)
+    if "cannot" in answer.message:
+        return errors.Permanent("Forbidden", f"{said}. The operator's ServiceAccount lacks {call.permission}")
+    return errors.Permanent("Forbidden", said)

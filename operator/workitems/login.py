@@ -1,0 +1,66 @@
+"""Login to the API server: as the pod's service account, or by an explicit kubeconfig; never by guessing one.
+
+A kubeconfig from a home directory is not picked up by itself: an operator that was started on a laptop by mistake
+must not start to work on whatever cluster was used last.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any
+
+import yaml
+from kubernetes.aio import client, config
+
+from workitems import errors
+from workitems.settings import Settings
+
+REFRESH_SECONDS = 60
+"""How old a kubeconfig's token may get before its file or its plugin is asked again."""
+
+
+async def configuration(settings: Settings) -> Any:
+    """A kubernetes.aio Configuration that renews its token by itself. Raises errors.Permanent("LoginFailed")."""
+    result: Any = client.Configuration()
+    try:
+        if settings.kubeconfig is None:
+            # Reads its token file again every minute by itself.
+            config.load_incluster_config(client_configuration=result)  # type: ignore[no-untyped-call]
+            return result
+        loader: Any = await config.load_kube_config(  # type: ignore[no-untyped-call]
+            config_file=settings.kubeconfig,
+            context=settings.context,
+            client_configuration=result,
+            persist_config=False,  # a file that somebody else owns
+        )
+    # TypeError: a file that is YAML but no mapping.
+    except (config.ConfigException, OSError, TypeError, ValueError, yaml.YAMLError) as error:
+        raise _failed(settings, str(error)) from error
+    # A plugin's failure is only logged by the loader, which goes on without credentials.
+    if "exec" in (loader._user or ()) and not (result.api_key or result.cert_file):  # noqa: SLF001 - not exposed
+        raise _failed(settings, "its exec plugin gave neither a token nor a certificate (the log has its error)")
+    result.refresh_api_key_hook = _Renewal(loader)
+    return result
+
+
+def _failed(settings: Settings, why: str) -> errors.Permanent:
+    means = f"kubeconfig {settings.kubeconfig}" if settings.kubeconfig else "the service account of a pod"
+    hint = "" if settings.kubeconfig else ". Outside a pod set WORKITEMS_KUBECONFIG"
+    return errors.Permanent("LoginFailed", f"No login to the cluster by {means}: {why}{hint}")
+
+
+class _Renewal:
+    """Renews a kubeconfig's token, which its loader does only when asked: from a token file or an exec plugin."""
+
+    def __init__(self, loader: Any) -> None:
+        self._loader = loader
+        self._lock = asyncio.Lock()
+        self._renewed = time.monotonic()
+
+    async def __call__(self, result: Any) -> None:
+        # All requests wait for the one that renews: an expired token would be refused, which counts as permanent.
+        async with self._lock:
+            if time.monotonic() - self._renewed >= REFRESH_SECONDS:
+                await self._loader.load_and_set(result)
+                self._renewed = time.monotonic()

@@ -1,0 +1,119 @@
+"""What the deployment decides: one object, read once from the environment, and nowhere else.
+
+Every variable is `WORKITEMS_` + the field's name in capitals (`workers` is WORKITEMS_WORKERS); the field's
+description is its documentation. A value that cannot be used is refused at the start, naming the variable, so that
+an operator never runs half configured.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, ValidationError
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from workitems import errors
+from workitems.api.common import Label
+
+PREFIX = "WORKITEMS_"
+
+
+def _names(value: Any) -> Any:
+    """Names from `a, b`: the form that is easy to write in a manifest's env."""
+    return tuple(name.strip() for name in value.split(",") if name.strip()) if isinstance(value, str) else value
+
+
+def _omittable(value: Any) -> Any:
+    """None from an empty string: an environment variable cannot say "nothing" in another way."""
+    return None if value == "" else value
+
+
+def _lower(value: Any) -> Any:
+    return value.lower() if isinstance(value, str) else value
+
+
+Names = Annotated[tuple[Label, ...], NoDecode, BeforeValidator(_names)]
+Image = Annotated[str, Field(min_length=1, max_length=500, pattern=r"^\S+$")]
+OptionalText = Annotated[str | None, BeforeValidator(_omittable)]
+OptionalId = Annotated[Annotated[int, Field(ge=1, le=2**31 - 1)] | None, BeforeValidator(_omittable)]
+Seconds = Annotated[float, Field(gt=0, le=86400)]
+
+
+class Settings(BaseSettings):
+    """The operator's configuration. Durations are seconds; ids and paths are omitted by an empty string."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="ignore")
+
+    namespace: Label = Field(
+        description="WORKITEMS_NAMESPACE: the operator's own namespace; Pipelines that an item's namespace lacks are "
+        "looked for here."
+    )
+    watch_namespaces: Names = Field(
+        default=(), description="WORKITEMS_WATCH_NAMESPACES: comma-separated namespaces to serve; empty: all."
+    )
+    kubeconfig: OptionalText = Field(
+        default=None, description="WORKITEMS_KUBECONFIG: path of a kubeconfig; empty: the pod's own service account."
+    )
+    context: OptionalText = Field(
+        default=None, description="WORKITEMS_CONTEXT: the kubeconfig's context; empty: its current-context."
+    )
+
+    runner_image: Image = Field(
+        description="WORKITEMS_RUNNER_IMAGE: the image of the runner container, in general the operator's own."
+    )
+    agent_image: Image = Field(
+        description="WORKITEMS_AGENT_IMAGE: the image of an agent whose Pipeline and Repository name none."
+    )
+    image_pull_policy: Literal["Always", "IfNotPresent", "Never"] = Field(
+        default="IfNotPresent", description="WORKITEMS_IMAGE_PULL_POLICY: of both containers of a run."
+    )
+    run_uid: OptionalId = Field(
+        default=1000,
+        description="WORKITEMS_RUN_UID: the user of both containers; empty: the platform assigns it (OpenShift).",
+    )
+    run_gid: OptionalId = Field(
+        default=1000, description="WORKITEMS_RUN_GID: their group; empty: see WORKITEMS_RUN_UID."
+    )
+    fs_group: OptionalId = Field(
+        default=1000, description="WORKITEMS_FS_GROUP: the volumes' group; empty: see WORKITEMS_RUN_UID."
+    )
+
+    sweep_seconds: Seconds = Field(
+        default=180, description="WORKITEMS_SWEEP_SECONDS: how often every item is looked at, even without an event."
+    )
+    workers: int = Field(
+        default=8, ge=1, le=64, description="WORKITEMS_WORKERS: how many items are reconciled at the same time."
+    )
+    infra_backoff_seconds: Seconds = Field(
+        default=10,
+        description="WORKITEMS_INFRA_BACKOFF_SECONDS: the first wait before a run lost to infrastructure is repeated.",
+    )
+    connect_timeout_seconds: Seconds = Field(
+        default=5, description="WORKITEMS_CONNECT_TIMEOUT_SECONDS: for a connection to the API server."
+    )
+    request_timeout_seconds: Seconds = Field(
+        default=30, description="WORKITEMS_REQUEST_TIMEOUT_SECONDS: for a whole request to the API server."
+    )
+
+    log_format: Annotated[Literal["json", "text"], BeforeValidator(_lower)] = Field(
+        default="json", description="WORKITEMS_LOG_FORMAT: json, or text for people."
+    )
+    log_level: Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(_lower)] = Field(
+        default="info", description="WORKITEMS_LOG_LEVEL: debug, info, warning or error."
+    )
+    health_port: int = Field(
+        default=8080, ge=1, le=65535, description="WORKITEMS_HEALTH_PORT: where liveness and metrics are served."
+    )
+
+
+def load() -> Settings:
+    """Settings from the environment. Raises errors.Invalid that names every unusable variable."""
+    try:
+        return Settings()
+    except ValidationError as error:
+        # The values are left out on purpose: what is wrong in an environment may be a misplaced credential.
+        problems = "; ".join(
+            f"{PREFIX}{str(problem['loc'][0]).upper()}: {problem['msg']}"
+            for problem in error.errors(include_input=False)
+        )
+        raise errors.Invalid("InvalidSettings", f"The environment cannot be used: {problems}") from None
