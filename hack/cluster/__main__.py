@@ -23,7 +23,9 @@ _COMMANDS = {
 
 def main() -> int:
     """Run one command; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m hack.cluster", description="A Kubernetes cluster for the demo and the tests.")
+    parser = argparse.ArgumentParser(
+        prog="python -m hack.cluster", description="A Kubernetes cluster for the demo and the tests."
+    )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, text in _COMMANDS.items():
         commands.add_parser(name, help=text, description=text)
@@ -57,7 +59,9 @@ def _run(command: str, cluster: Cluster) -> int:
 def _status(cluster: Cluster) -> int:
     ready = cluster.is_ready()
     what = {"context": "the named cluster", "kind": "the kind cluster", "local": "the local cluster"}[cluster.kind]
-    print(f"{what} (context {cluster.context}, kubeconfig {cluster.kubeconfig}) is {'ready' if ready else 'not running'}")
+    print(
+        f"{what} (context {cluster.context}, kubeconfig {cluster.kubeconfig}) is {'ready' if ready else 'not running'}"
+    )
     return 0 if ready else 1
 
 
@@ -71,7 +75,9 @@ def _environment(cluster: Cluster) -> list[str]:
     if program.parent != Path("/usr/bin"):
         lines.append(f"export PATH={shlex.quote(str(program.parent))}:$PATH")
     if cluster.kind == "local" and any(os.environ.get(name) for name in ("HTTPS_PROXY", "https_proxy")):
-        lines.append("export NO_PROXY=$NO_PROXY,10.200.0.0/22,10.96.0.0/16 no_proxy=$no_proxy,10.200.0.0/22,10.96.0.0/16")
+        lines.append(
+            "export NO_PROXY=$NO_PROXY,10.200.0.0/22,10.96.0.0/16 no_proxy=$no_proxy,10.200.0.0/22,10.96.0.0/16"
+        )
     return lines
 
 

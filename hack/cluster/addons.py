@@ -15,14 +15,6 @@ from hack.cluster.layout import DNS_HEALTH_PORT, DNS_PORT, DNS_READY_PORT, DOMAI
 from hack.cluster.processes import Part
 
 _MANIFESTS = Path(__file__).parent / "manifests"
-_HELPER_POD = """\
-apiVersion: v1
-kind: Pod
-metadata: {name: helper-pod}
-spec:
-  automountServiceAccountToken: false
-  containers: [{name: helper-pod, imagePullPolicy: Never}]
-"""
 
 
 def apply_manifests(kubectl: list[str]) -> None:
@@ -30,7 +22,10 @@ def apply_manifests(kubectl: list[str]) -> None:
     values = {"DNS_SERVICE_IP": network.DNS_SERVICE_IP, "DNS_PORT": str(DNS_PORT), "NODE_IP": network.NODE_IP}
     for name in ("dns.yaml", "storage.yaml"):
         text = string.Template((_MANIFESTS / name).read_text()).substitute(values)
-        shell.run([*kubectl, "apply", "--server-side", "--force-conflicts", "--field-manager=hack-cluster", "-f", "-"], stdin=text)
+        shell.run(
+            [*kubectl, "apply", "--server-side", "--force-conflicts", "--field-manager=hack-cluster", "-f", "-"],
+            stdin=text,
+        )
 
 
 def parts(layout: Layout, node_image: str) -> list[Part]:
@@ -60,7 +55,9 @@ def _dns(layout: Layout) -> Part:
     path = layout.config / "Corefile"
     shell.write_atomically(path, corefile)
     argv = (str(layout.programs.coredns), "-conf", str(path))
-    return Part("coredns", argv, lambda: probe.answers(f"http://127.0.0.1:{DNS_READY_PORT}/ready"), configuration=corefile)
+    return Part(
+        "coredns", argv, lambda: probe.answers(f"http://127.0.0.1:{DNS_READY_PORT}/ready"), configuration=corefile
+    )
 
 
 def _volumes(layout: Layout, node_image: str) -> Part:
@@ -72,22 +69,33 @@ def _volumes(layout: Layout, node_image: str) -> Part:
             "setupCommand": "/volume",
             "teardownCommand": "/volume",
             "storageClassConfigs": {
-                "standard": {"nodePathMap": [{"node": "DEFAULT_PATH_FOR_NON_LISTED_NODES", "paths": [str(folder / "standard")]}]},
+                "standard": {
+                    "nodePathMap": [{"node": "DEFAULT_PATH_FOR_NON_LISTED_NODES", "paths": [str(folder / "standard")]}]
+                },
                 "shared": {"sharedFileSystemPath": str(folder / "shared")},
             },
         },
         indent=1,
     )
-    path, helper = layout.config / "local-path.json", layout.config / "helper-pod.yaml"
+    pod = {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": "helper-pod"},
+        "spec": {
+            "automountServiceAccountToken": False,
+            "containers": [{"name": "helper-pod", "image": node_image, "imagePullPolicy": "Never"}],
+        },
+    }
+    path, helper = layout.config / "local-path.json", layout.config / "helper-pod.json"
     shell.write_atomically(path, config + "\n")
-    shell.write_atomically(helper, _HELPER_POD)
+    shell.write_atomically(helper, json.dumps(pod, indent=1) + "\n")
     argv = (
         str(layout.programs.local_path), "start",
         "--kubeconfig", str(layout.kubeconfig_of("local-path")),
-        "--config", str(path), "--helper-pod-file", str(helper), "--helper-image", node_image,
+        "--config", str(path), "--helper-pod-file", str(helper),
         "--namespace", "local-path-storage", "--service-account-name", "default",
         # It counts its tries, and gives a volume up after them: a pod that could not start at once must not cost a claim.
         "--provisioning-retry-count", "1000", "--deletion-retry-count", "1000",
     )  # fmt: skip
     # It has no address to ask; that it goes on living is what can be known.
-    return Part("local-path-provisioner", argv, lambda: True, configuration=config + _HELPER_POD)
+    return Part("local-path-provisioner", argv, lambda: True, configuration=config + json.dumps(pod))

@@ -39,7 +39,10 @@ def write(target: Path, name: str, programs: dict[str, Path], architecture: str)
         "layers": [add(layer, "application/vnd.oci.image.layer.v1.tar")],
     }
     entry = add(_json(manifest), _MANIFEST)
-    entry["annotations"] = {"io.containerd.image.name": name, "org.opencontainers.image.ref.name": name.rpartition(":")[2]}
+    entry["annotations"] = {
+        "io.containerd.image.name": name,
+        "org.opencontainers.image.ref.name": name.rpartition(":")[2],
+    }
     blobs["index.json"] = _json({"schemaVersion": 2, "manifests": [entry]})
     blobs["oci-layout"] = _json({"imageLayoutVersion": "1.0.0"})
     target.parent.mkdir(parents=True, exist_ok=True)

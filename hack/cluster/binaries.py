@@ -62,7 +62,9 @@ def architecture() -> str:
     """This machine's architecture as Go names it. Raises ClusterError for one that was never tried."""
     machine = platform.machine().lower()
     if machine not in _ARCHITECTURES:
-        raise ClusterError(f"The cluster is built for amd64 and arm64, not for {machine}; name a cluster of yours with WORKITEMS_CONTEXT.")
+        raise ClusterError(
+            f"The cluster is built for amd64 and arm64, not for {machine}; name a cluster of yours with WORKITEMS_CONTEXT."
+        )
     return _ARCHITECTURES[machine]
 
 
@@ -110,14 +112,23 @@ def build(module: Module, cache: Path) -> Path:
 
 
 def _build_one(go: Path, module: Module, package: str, target: Path) -> None:
-    version = re.search(r"^\s*(?:require )?k8s\.io/kubernetes (v\S+)", (module.folder / "go.mod").read_text(), re.MULTILINE)
+    version = re.search(
+        r"^\s*(?:require )?k8s\.io/kubernetes (v\S+)", (module.folder / "go.mod").read_text(), re.MULTILINE
+    )
     linker = "-s -w" + (f" -X k8s.io/component-base/version.gitVersion={version.group(1)}" if version else "")
     argv = [go, "build", "-mod=readonly", "-v", "-trimpath", "-ldflags", linker, "-o", target, package]
     process = subprocess.Popen(
         # The lowest priority: the person goes on working meanwhile, and an idle machine is no slower for it.
         ["nice", *map(str, argv)],
         cwd=module.folder,
-        env={**os.environ, "CGO_ENABLED": "0", "GOARCH": architecture(), "GOOS": "linux", "GOFLAGS": "", "GOWORK": "off"},
+        env={
+            **os.environ,
+            "CGO_ENABLED": "0",
+            "GOARCH": architecture(),
+            "GOOS": "linux",
+            "GOFLAGS": "",
+            "GOWORK": "off",
+        },
         stderr=subprocess.PIPE,
         text=True,
     )

@@ -64,7 +64,9 @@ def kill_pods() -> None:
             except ProcessLookupError:
                 continue  # ended in between
         if time.monotonic() > end:
-            raise ClusterError(f"The pods' processes {sorted(pids)} do not die (blocked in the kernel?); restart the machine to be rid of them.")
+            raise ClusterError(
+                f"The pods' processes {sorted(pids)} do not die (blocked in the kernel?); restart the machine to be rid of them."
+            )
         time.sleep(0.05)
 
 
@@ -83,7 +85,9 @@ def _remove_one(folder: Path) -> None:
             folder.rmdir()
         except OSError as error:
             if time.monotonic() > end:
-                raise ClusterError(f"The control group {folder} cannot be removed ({error.strerror}); run `down` again in a moment.") from error
+                raise ClusterError(
+                    f"The control group {folder} cannot be removed ({error.strerror}); run `down` again in a moment."
+                ) from error
             time.sleep(0.05)
 
 

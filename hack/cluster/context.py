@@ -50,7 +50,9 @@ class ContextCluster:
 
     def load(self, archive: Path, name: str) -> None:
         """Not possible from here. Raises ClusterError, always."""
-        raise ClusterError(f"The image {name} ({archive}) cannot be loaded into the context {self.context}; push it to a registry the cluster reads.")
+        raise ClusterError(
+            f"The image {name} ({archive}) cannot be loaded into the context {self.context}; push it to a registry the cluster reads."
+        )
 
     def forget(self, name: str) -> None:
         """Not possible from here. Raises ClusterError, always."""
@@ -63,12 +65,16 @@ def find(settings: Settings, context: str) -> ContextCluster:
     for path in (Path(part).expanduser() for part in paths.split(os.pathsep) if part):
         if path.is_file() and context in _contexts(path):
             return ContextCluster(settings, context, path.absolute())
-    raise ClusterError(f"WORKITEMS_CONTEXT names the context {context}, which is not in {paths}; correct the name, set KUBECONFIG, or unset it.")
+    raise ClusterError(
+        f"WORKITEMS_CONTEXT names the context {context}, which is not in {paths}; correct the name, set KUBECONFIG, or unset it."
+    )
 
 
 def _contexts(path: Path) -> set[str]:
     try:
         config = yaml.safe_load(path.read_text()) or {}
     except yaml.YAMLError as error:
-        raise ClusterError(f"The kubeconfig {path} is not valid YAML ({error}); correct it, or name another one with KUBECONFIG.") from error
+        raise ClusterError(
+            f"The kubeconfig {path} is not valid YAML ({error}); correct it, or name another one with KUBECONFIG."
+        ) from error
     return {entry["name"] for entry in config.get("contexts") or []}

@@ -13,8 +13,30 @@ from pathlib import Path
 from hack.cluster import settings, shell
 from hack.cluster.errors import ClusterError
 
-_KEPT = ("PATH", "UV", "VIRTUAL_ENV", "GOPROXY", "GONOSUMDB", "GONOSUMCHECK", "GOSUMDB", "GOTOOLCHAIN", "GOFLAGS", "SSL_CERT_FILE", "SSL_CERT_DIR")
-_KEPT_PREFIXES = ("WORKITEMS_", "PIP_", "UV_", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy")
+_KEPT = (
+    "PATH",
+    "UV",
+    "VIRTUAL_ENV",
+    "GOPROXY",
+    "GONOSUMDB",
+    "GONOSUMCHECK",
+    "GOSUMDB",
+    "GOTOOLCHAIN",
+    "GOFLAGS",
+    "SSL_CERT_FILE",
+    "SSL_CERT_DIR",
+)
+_KEPT_PREFIXES = (
+    "WORKITEMS_",
+    "PIP_",
+    "UV_",
+    "HTTP_PROXY",
+    "HTTPS_PROXY",
+    "NO_PROXY",
+    "http_proxy",
+    "https_proxy",
+    "no_proxy",
+)
 
 
 def is_root() -> bool:
@@ -36,7 +58,9 @@ def again(command: str) -> str:
     check()
     kept = [f"{name}={value}" for name, value in os.environ.items() if name in _KEPT or name.startswith(_KEPT_PREFIXES)]
     argv = ["sudo", "-n", "-H", "env", *kept, sys.executable, "-m", "hack.cluster", command]
-    done = subprocess.run(argv, cwd=settings.REPOSITORY, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, check=False)
+    done = subprocess.run(
+        argv, cwd=settings.REPOSITORY, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, check=False
+    )
     if done.returncode != 0:
         raise ClusterError(f"`{command}` failed as root; the reason stands in its output above.")
     return done.stdout

@@ -14,7 +14,10 @@ CONTEXT = f"kind-{NAME}"
 
 def docker_runs() -> bool:
     """Whether there is a Docker daemon, not only its client."""
-    return shell.find("docker") is not None and shell.attempt(["docker", "info", "--format", "{{.ServerVersion}}"]).returncode == 0
+    return (
+        shell.find("docker") is not None
+        and shell.attempt(["docker", "info", "--format", "{{.ServerVersion}}"]).returncode == 0
+    )
 
 
 @dataclass(frozen=True)
@@ -40,7 +43,9 @@ class KindCluster:
         self.kubeconfig.parent.mkdir(parents=True, exist_ok=True)
         if NAME not in shell.run([self._kind(), "get", "clusters"]).split():
             shell.say("creating a kind cluster; the first time Docker fetches the node's image")
-            shell.stream([self._kind(), "create", "cluster", f"--name={NAME}", f"--kubeconfig={self.kubeconfig}", "--wait=180s"])
+            shell.stream(
+                [self._kind(), "create", "cluster", f"--name={NAME}", f"--kubeconfig={self.kubeconfig}", "--wait=180s"]
+            )
         # After a reboot Docker may not have started the node, and the kubeconfig may be gone with another state folder.
         for container in shell.run([self._kind(), "get", "nodes", f"--name={NAME}"]).split():
             shell.run(["docker", "start", container])
@@ -58,7 +63,11 @@ class KindCluster:
 
     def images(self) -> set[str] | None:
         """The images in the node's containerd."""
-        return set(shell.run(["docker", "exec", f"{NAME}-control-plane", "ctr", "-n", "k8s.io", "images", "list", "--quiet"]).split())
+        return set(
+            shell.run(
+                ["docker", "exec", f"{NAME}-control-plane", "ctr", "-n", "k8s.io", "images", "list", "--quiet"]
+            ).split()
+        )
 
     def load(self, archive: Path, name: str) -> None:
         """Load the archive into the node; the name is in the archive."""

@@ -10,6 +10,17 @@ from hack.cluster import shell
 
 _SHIM_SOCKETS = Path("/run/containerd/s")
 _LOG_LINKS = Path("/var/log/containers")
+# The kubelet puts its device plugins here whatever its own root is.
+_DEVICE_PLUGINS = Path("/var/lib/kubelet/device-plugins")
+_MAY_BE_EMPTY = (
+    _LOG_LINKS,
+    _SHIM_SOCKETS,
+    _SHIM_SOCKETS.parent,
+    _DEVICE_PLUGINS,
+    _DEVICE_PLUGINS.parent,
+    Path("/var/lib/cni/results"),
+    Path("/var/lib/cni"),
+)
 
 
 def end_containers(ctr: Sequence[str]) -> None:
@@ -40,8 +51,8 @@ def empty(folder: Path, keep: Sequence[str] = ()) -> None:
             entry.unlink()
 
 
-def remove_links(state: Path) -> None:
-    """Remove the kubelet's links to pod logs, and sockets of shims that nobody listens on any more."""
+def remove_files(state: Path) -> None:
+    """Remove the kubelet's links to pod logs, its device plugin files, and sockets of shims that nobody listens on any more."""
     for link in _LOG_LINKS.glob("*"):
         if link.is_symlink() and link.readlink().is_relative_to(state):
             link.unlink()
@@ -49,6 +60,9 @@ def remove_links(state: Path) -> None:
     for socket in _SHIM_SOCKETS.glob("*"):
         if str(socket) not in listening:
             socket.unlink()
-    for folder in (_LOG_LINKS, _SHIM_SOCKETS, _SHIM_SOCKETS.parent, Path("/run/netns"), Path("/var/lib/cni/results"), Path("/var/lib/cni")):
+    for name in ("kubelet.sock", "kubelet_internal_checkpoint", "DEPRECATION"):
+        if str(_DEVICE_PLUGINS) not in listening:
+            (_DEVICE_PLUGINS / name).unlink(missing_ok=True)
+    for folder in _MAY_BE_EMPTY:
         if folder.is_dir() and not any(folder.iterdir()):
             folder.rmdir()

@@ -11,7 +11,21 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
-from hack.cluster import addons, binaries, cgroups, controlplane, elevation, leftovers, model, network, node, packages, pki, processes, shell
+from hack.cluster import (
+    addons,
+    binaries,
+    cgroups,
+    controlplane,
+    elevation,
+    leftovers,
+    model,
+    network,
+    node,
+    packages,
+    pki,
+    processes,
+    shell,
+)
 from hack.cluster.errors import ClusterError
 from hack.cluster.layout import API, API_PORT, CONTEXT, NODE, Layout
 from hack.cluster.settings import RUN, Settings
@@ -68,7 +82,9 @@ class LocalCluster:
         """Import the archive into containerd."""
         shell.run([*node.ctr(), "images", "import", archive])
         if name not in (self.images() or ()):
-            raise ClusterError(f"The archive {archive} was imported, but the cluster has no image {name}; its name must be in the archive.")
+            raise ClusterError(
+                f"The archive {archive} was imported, but the cluster has no image {name}; its name must be in the archive."
+            )
 
     def forget(self, name: str) -> None:
         """Remove the image from containerd."""
@@ -105,7 +121,10 @@ class LocalCluster:
             started |= processes.ensure(part, layout.state)
         node.wait_for_node(self.kubectl)
         self._wait_for_default_account()
-        shell.say(f"the local cluster is up: {API}, context {self.context}, kubeconfig {self.kubeconfig}" + ("" if started else " (it was already)"))
+        shell.say(
+            f"the local cluster is up: {API}, context {self.context}, kubeconfig {self.kubeconfig}"
+            + ("" if started else " (it was already)")
+        )
 
     def _wait_for_default_account(self) -> None:
         # Before it exists, the API server refuses every pod that names no other.
@@ -114,7 +133,9 @@ class LocalCluster:
 
     def _write_kubeconfigs(self, layout: Layout) -> None:
         for user in pki.USERS:
-            shell.write_atomically(layout.kubeconfig_of(user), pki.kubeconfig(layout.pki, user, API, self.context), mode=0o600)
+            shell.write_atomically(
+                layout.kubeconfig_of(user), pki.kubeconfig(layout.pki, user, API, self.context), mode=0o600
+            )
         shell.write_atomically(self.kubeconfig, pki.kubeconfig(layout.pki, "admin", API, self.context), mode=0o600)
         elevation.hand_over(self.kubeconfig)
 
@@ -132,7 +153,16 @@ class LocalCluster:
         state = self.settings.state
         alive = processes.running(state)
         # containerd last: it is the one that can end containers properly. The kubelet first: it would start them again.
-        order = ["kubelet", "proxy", "local-path-provisioner", "coredns", "scheduler", "controller-manager", "apiserver", "etcd"]
+        order = [
+            "kubelet",
+            "proxy",
+            "local-path-provisioner",
+            "coredns",
+            "scheduler",
+            "controller-manager",
+            "apiserver",
+            "etcd",
+        ]
         shell.say(f"stopping {', '.join(sorted(alive)) or 'nothing, no part runs'}")
         for name in [*order, *(other for other in alive if other not in {*order, "containerd"})]:
             if name in alive:
@@ -147,10 +177,12 @@ class LocalCluster:
             leftovers.unmount(folder)
         network.remove(state)
         cgroups.remove()
-        leftovers.remove_links(state)
+        leftovers.remove_files(state)
         if state.exists():
             shutil.rmtree(state)
         shell.say("the local cluster is gone; its binaries stay in the cache")
 
     def _locked(self) -> AbstractContextManager[None]:
-        return shell.locked(RUN / "lock", f"another process is working on the cluster (port {API_PORT}); waiting for it")
+        return shell.locked(
+            RUN / "lock", f"another process is working on the cluster (port {API_PORT}); waiting for it"
+        )

@@ -37,7 +37,14 @@ _WANTED_SYSCTLS = {
     "net.bridge.bridge-nf-call-iptables": "1",
     "fs.inotify.max_user_instances": "1024",
 }
-_KUBELET_SYSCTLS = ("vm.overcommit_memory", "vm.panic_on_oom", "kernel.panic", "kernel.panic_on_oops", "kernel.keys.root_maxkeys", "kernel.keys.root_maxbytes")
+_KUBELET_SYSCTLS = (
+    "vm.overcommit_memory",
+    "vm.panic_on_oom",
+    "kernel.panic",
+    "kernel.panic_on_oops",
+    "kernel.keys.root_maxkeys",
+    "kernel.keys.root_maxbytes",
+)
 
 
 def ensure(state: Path) -> None:

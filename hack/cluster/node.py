@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from pathlib import Path
 
 import yaml
@@ -26,7 +27,16 @@ from hack.cluster.layout import (
 )
 from hack.cluster.processes import Part
 
-_CONTAINERD_INHERITS = ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy", "SSL_CERT_FILE", "SSL_CERT_DIR")
+_CONTAINERD_INHERITS = (
+    "HTTP_PROXY",
+    "HTTPS_PROXY",
+    "NO_PROXY",
+    "http_proxy",
+    "https_proxy",
+    "no_proxy",
+    "SSL_CERT_FILE",
+    "SSL_CERT_DIR",
+)
 
 
 def containerd(layout: Layout, node_image: str) -> Part:
@@ -66,7 +76,9 @@ def load_image(layout: Layout, name: str) -> None:
     if name in shell.run([*ctr(), "images", "list", "--quiet"]).split():
         return
     file = layout.state / "node-image.tar"
-    archive.write(file, name, {"pause": layout.programs.pause, "volume": layout.programs.volume}, binaries.architecture())
+    archive.write(
+        file, name, {"pause": layout.programs.pause, "volume": layout.programs.volume}, binaries.architecture()
+    )
     shell.run([*ctr(), "images", "import", file])
     file.unlink()
 
@@ -102,13 +114,15 @@ state = "{run}/containerd"
 
 def _overlay_works(state: Path) -> bool:
     """Whether overlayfs can be stacked on the file system of the state; it cannot on another overlay, as inside a container."""
-    folders = {name: state / "overlay-probe" / name for name in ("lower", "upper", "work", "merged")}
+    probe_folder = state / "overlay-probe"
+    folders = {name: probe_folder / name for name in ("lower", "upper", "work", "merged")}
     for folder in folders.values():
         folder.mkdir(parents=True, exist_ok=True)
     options = f"lowerdir={folders['lower']},upperdir={folders['upper']},workdir={folders['work']}"
     works = shell.attempt(["mount", "-t", "overlay", "overlay", "-o", options, folders["merged"]]).returncode == 0
     if works:
         shell.run(["umount", folders["merged"]])
+    shutil.rmtree(probe_folder)
     return works
 
 
@@ -141,7 +155,9 @@ def _kubelet(layout: Layout) -> Part:
         # Not a loopback address, which the kubelet refuses, and not one of the machine's, which may change.
         f"--node-ip={network.NODE_IP}",
     )  # fmt: skip
-    return Part("kubelet", argv, lambda: probe.answers(f"http://127.0.0.1:{KUBELET_HEALTH_PORT}/healthz"), configuration=config)
+    return Part(
+        "kubelet", argv, lambda: probe.answers(f"http://127.0.0.1:{KUBELET_HEALTH_PORT}/healthz"), configuration=config
+    )
 
 
 def _kubelet_config(layout: Layout) -> dict[str, object]:
@@ -182,8 +198,6 @@ def _kubelet_config(layout: Layout) -> dict[str, object]:
             "imagefs.available": "1%",
             "imagefs.inodesFree": "1%",
         },
-        # cAdvisor finds no root device on some virtual machines, and the kubelet then refuses to start if it must watch the disk.
-        "localStorageCapacityIsolation": False,
         "podLogsDir": str(layout.state / "pod-logs"),
         "volumePluginDir": str(layout.state / "plugins"),
     }
@@ -211,12 +225,18 @@ def _proxy(layout: Layout) -> Part:
         # The machine's connection tracking stays as it is (and some kernels do not let it be changed).
         "--conntrack-max-per-core=0", "--conntrack-tcp-timeout-established=0s", "--conntrack-tcp-timeout-close-wait=0s",
     )  # fmt: skip
-    return Part("proxy", argv, lambda: probe.answers(f"http://127.0.0.1:{PROXY_HEALTH_PORT}/healthz"), configuration=API)
+    return Part(
+        "proxy", argv, lambda: probe.answers(f"http://127.0.0.1:{PROXY_HEALTH_PORT}/healthz"), configuration=API
+    )
 
 
 def wait_for_node(kubectl: list[str]) -> None:
     """Wait until the node takes pods. Raises ClusterError when it does not within a minute."""
     done = shell.attempt([*kubectl, "wait", f"node/{NODE}", "--for=condition=Ready", "--timeout=60s"])
     if done.returncode != 0:
-        message = shell.run([*kubectl, "get", "nodes", "-o", "jsonpath={.items[*].status.conditions[?(@.type=='Ready')].message}"])
-        raise ClusterError(f"The node is not ready after 60 s: {message or done.stderr.strip()}; its log is kubelet.log in the state folder.")
+        message = shell.run(
+            [*kubectl, "get", "nodes", "-o", "jsonpath={.items[*].status.conditions[?(@.type=='Ready')].message}"]
+        )
+        raise ClusterError(
+            f"The node is not ready after 60 s: {message or done.stderr.strip()}; its log is kubelet.log in the state folder."
+        )

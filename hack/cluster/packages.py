@@ -37,7 +37,9 @@ def ensure_node() -> None:
         missing.append("containernetworking-plugins")
     _install(missing)
     if cni_folder() is None:
-        raise ClusterError(f"The CNI plugins {', '.join(_CNI_PLUGINS)} are in none of {', '.join(map(str, _CNI_FOLDERS))}; install them there.")
+        raise ClusterError(
+            f"The CNI plugins {', '.join(_CNI_PLUGINS)} are in none of {', '.join(map(str, _CNI_FOLDERS))}; install them there."
+        )
 
 
 def ensure_images() -> None:
@@ -62,7 +64,9 @@ def _install(packages: list[str]) -> None:
         return
     wanted = sorted(set(packages))
     if shell.find("apt-get") is None:
-        raise ClusterError(f"The local cluster needs {', '.join(wanted)}, and there is no apt-get to install them with; install them and try again.")
+        raise ClusterError(
+            f"The local cluster needs {', '.join(wanted)}, and there is no apt-get to install them with; install them and try again."
+        )
     shell.say(f"installing Debian packages: {' '.join(wanted)}")
     environment = {"DEBIAN_FRONTEND": "noninteractive"}
     shell.run(["apt-get", "update", "-q"], env=environment)

@@ -63,7 +63,12 @@ def kubeconfig(folder: Path, user: str, server: str, context: str) -> str:
         "apiVersion": "v1",
         "kind": "Config",
         "clusters": [{"name": context, "cluster": {"server": server, "certificate-authority-data": data("ca.crt")}}],
-        "users": [{"name": user, "user": {"client-certificate-data": data(f"{user}.crt"), "client-key-data": data(f"{user}.key")}}],
+        "users": [
+            {
+                "name": user,
+                "user": {"client-certificate-data": data(f"{user}.crt"), "client-key-data": data(f"{user}.key")},
+            }
+        ],
         "contexts": [{"name": context, "context": {"cluster": context, "user": user}}],
         "current-context": context,
     }
@@ -71,7 +76,18 @@ def kubeconfig(folder: Path, user: str, server: str, context: str) -> str:
 
 
 def _key(folder: Path, name: str) -> None:
-    shell.run(["openssl", "genpkey", "-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256", "-out", folder / f"{name}.key"])
+    shell.run(
+        [
+            "openssl",
+            "genpkey",
+            "-algorithm",
+            "EC",
+            "-pkeyopt",
+            "ec_paramgen_curve:P-256",
+            "-out",
+            folder / f"{name}.key",
+        ]
+    )
     (folder / f"{name}.key").chmod(0o600)
 
 

@@ -80,7 +80,9 @@ def ensure(part: Part, state: Path, deadline_seconds: float = 60) -> bool:
         if part.ready():
             return started
         if time.monotonic() > end:
-            raise ClusterError(f"{part.name} was not ready after {deadline_seconds:.0f} s; the end of its log {log} says: {_tail(log)}")
+            raise ClusterError(
+                f"{part.name} was not ready after {deadline_seconds:.0f} s; the end of its log {log} says: {_tail(log)}"
+            )
         time.sleep(0.1)
 
 

@@ -37,7 +37,9 @@ def run(
     done = attempt(argv, cwd=cwd, env=env, stdin=stdin)
     if done.returncode != 0:
         command = " ".join(str(word) for word in argv)
-        raise ClusterError(f"The command `{command}` failed with exit code {done.returncode}: {last_lines(done.stderr or done.stdout)}")
+        raise ClusterError(
+            f"The command `{command}` failed with exit code {done.returncode}: {last_lines(done.stderr or done.stdout)}"
+        )
     return done.stdout
 
 
@@ -61,7 +63,9 @@ def attempt(
             check=False,
         )
     except FileNotFoundError as error:
-        raise ClusterError(f"The program `{argv[0]}` is not on this machine; install it and run the command again.") from error
+        raise ClusterError(
+            f"The program `{argv[0]}` is not on this machine; install it and run the command again."
+        ) from error
 
 
 def stream(argv: Sequence[str | Path], *, cwd: Path | None = None, env: Mapping[str, str] | None = None) -> None:
@@ -72,9 +76,13 @@ def stream(argv: Sequence[str | Path], *, cwd: Path | None = None, env: Mapping[
             words, cwd=cwd, env={**os.environ, **(env or {})}, stdin=subprocess.DEVNULL, stdout=sys.stderr, check=False
         ).returncode
     except FileNotFoundError as error:
-        raise ClusterError(f"The program `{words[0]}` is not on this machine; install it and run the command again.") from error
+        raise ClusterError(
+            f"The program `{words[0]}` is not on this machine; install it and run the command again."
+        ) from error
     if code != 0:
-        raise ClusterError(f"The command `{' '.join(words)}` failed with exit code {code}; the reason stands in its output above.")
+        raise ClusterError(
+            f"The command `{' '.join(words)}` failed with exit code {code}; the reason stands in its output above."
+        )
 
 
 def last_lines(text: str, count: int = 8) -> str:
