@@ -1,0 +1,47 @@
+# Two commands do everything: `make demo` and `make test`. `make check` is the inner loop.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+
+# Finds uv or installs it; says what it does on stderr.
+UV = $(shell hack/bootstrap.sh)
+
+.PHONY: help
+help: ## Show this help
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
+
+.venv/.synced: pyproject.toml uv.lock
+	@$(UV) sync --frozen
+	@touch $@
+
+.PHONY: demo
+demo: .venv/.synced ## Carry a real WorkItem from created to done on a real cluster
+	@.venv/bin/python -m hack.demo
+
+.PHONY: test
+test: .venv/.synced ## Run every test, the end-to-end ones on a real cluster included
+	@.venv/bin/pytest
+
+.PHONY: check
+check: .venv/.synced ## Format, lint, types, import contracts, unit and loop tests
+	@.venv/bin/ruff format --check --quiet
+	@.venv/bin/ruff check --quiet
+	@.venv/bin/mypy
+	@.venv/bin/lint-imports --no-timings
+	@.venv/bin/pytest tests/unit tests/loop
+
+.PHONY: format
+format: .venv/.synced ## Format the code and apply the safe fixes
+	@.venv/bin/ruff format
+	@.venv/bin/ruff check --fix
+
+.PHONY: crds
+crds: .venv/.synced ## Generate crds/ from the models
+	@.venv/bin/python -m workitems crds crds
+
+.PHONY: cluster
+cluster: .venv/.synced ## Bring up the cluster for demo and tests
+	@.venv/bin/python -m hack.cluster up
+
+.PHONY: cluster-down
+cluster-down: .venv/.synced ## Take it down, leaving nothing
+	@.venv/bin/python -m hack.cluster down

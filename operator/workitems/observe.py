@@ -1,0 +1,183 @@
+"""One look at one WorkItem: everything that a decision may depend on, by live reads.
+
+Only what can never change is remembered: a Pipeline's snapshot, which is named by its content. A missing reference
+becomes a Problem in the facts, because that is something to tell a person; an API server that does not answer raises.
+"""
+
+from __future__ import annotations
+
+import collections
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import datetime
+from typing import Any
+
+from pydantic import ValidationError
+
+from workitems import cluster, errors, views
+from workitems.api import Decision, GateResult, Pipeline, PipelineSpec, Repository, WorkItem
+from workitems.core import conditions, manifests, stages
+from workitems.core.facts import Defaults, Facts, JobView, PipelineView, Problem
+
+_SNAPSHOTS_KEPT = 512
+
+
+class Observer:
+    """Reads facts from the API server."""
+
+    def __init__(
+        self, api: cluster.Cluster, namespace: str, defaults: Defaults, clock: Callable[[], datetime]
+    ) -> None:
+        """Take the connection, the operator's own namespace, its defaults for Jobs, and the clock (UTC)."""
+        self._api = api
+        self._namespace = namespace
+        self._defaults = defaults
+        self._clock = clock
+        self._snapshots: collections.OrderedDict[tuple[str, str], PipelineSpec] = collections.OrderedDict()
+
+    async def look(self, namespace: str, name: str) -> Facts | None:
+        """The facts about one item; None if there is no such item. Raises errors.Transient, errors.Permanent."""
+        body = await self._api.get(cluster.WORKITEMS, namespace, name)
+        if body is None:
+            return None
+        try:
+            item = WorkItem.parse(body)
+        except ValidationError as error:
+            raise errors.Invalid("WorkItemUnreadable", f"WorkItem {namespace}/{name} cannot be read: {error}") from error
+        facts = Facts(now=self._clock(), item=item, defaults=self._defaults)
+        if item.metadata.deletion_timestamp is not None:
+            return facts
+        facts = replace(facts, decisions=await self.pending_decisions(namespace, name))
+        facts = await self._with_pipeline(facts)
+        if item.status.phase in conditions.FINISHED:
+            # Nothing more is decided about it, so a reference that is gone by now is nobody's problem.
+            return replace(facts, problem=None)
+        facts = await self._with_repository(facts)
+        facts = await self._with_jobs(facts)
+        if facts.problem is None and item.status.run is None:
+            problem = await self._missing_secret(facts) or await self._branch_in_use(facts)
+            facts = replace(facts, problem=problem)
+        # The reads took time; the decision is about now.
+        return replace(facts, now=self._clock())
+
+    async def pending_decisions(self, namespace: str, item: str) -> tuple[Decision, ...]:
+        """Decisions about `item` that have not been acknowledged."""
+        found = []
+        selector = f"spec.workItem={item}"
+        async for body in self._api.list(cluster.DECISIONS, namespace, field_selector=selector):
+            decision = Decision.parse(body)
+            if decision.status.result is None:
+                found.append(decision)
+        return tuple(found)
+
+    async def _with_pipeline(self, facts: Facts) -> Facts:
+        item = facts.item
+        snapshot = item.status.pipeline
+        if snapshot is None:
+            return await self._with_live_pipeline(facts)
+        key = (item.metadata.namespace, snapshot.revision)
+        spec = self._snapshots.get(key)
+        if spec is None:
+            body = await self._api.get(cluster.CONTROLLER_REVISIONS, *key)
+            if body is None:
+                message = (
+                    f"ControllerRevision {snapshot.revision}, the item's copy of its Pipeline, was deleted: "
+                    "restore it, or create the WorkItem anew"
+                )
+                return replace(facts, problem=Problem("SnapshotMissing", message, blocked=True))
+            spec = PipelineSpec.model_validate(body["data"])
+            self._snapshots[key] = spec
+            if len(self._snapshots) > _SNAPSHOTS_KEPT:
+                self._snapshots.popitem(last=False)
+        view = PipelineView(
+            name=snapshot.name,
+            namespace=snapshot.namespace or item.metadata.namespace,
+            generation=snapshot.generation,
+            digest=snapshot.digest,
+            revision=snapshot.revision,
+            spec=spec,
+        )
+        return replace(facts, pipeline=view)
+
+    async def _with_live_pipeline(self, facts: Facts) -> Facts:
+        item = facts.item
+        name, own = item.spec.pipeline, item.metadata.namespace
+        body = await self._api.get(cluster.PIPELINES, own, name)
+        if body is None and self._namespace != own:
+            body = await self._api.get(cluster.PIPELINES, self._namespace, name)
+        if body is None:
+            where = f"namespace {own}" if self._namespace == own else f"namespaces {own} and {self._namespace}"
+            message = f"there is no Pipeline {name} in {where}: apply it, or name another one in spec.pipeline"
+            return replace(facts, problem=Problem("PipelineNotFound", message))
+        pipeline = Pipeline.parse(body)
+        data = pipeline.spec.model_dump(mode="json", by_alias=True, exclude_none=True, exclude_unset=True)
+        digest = f"sha256:{hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()}"
+        view = PipelineView(
+            name=name,
+            namespace=pipeline.metadata.namespace,
+            generation=pipeline.metadata.generation,
+            digest=digest,
+            revision=manifests.snapshot_name(item, digest),
+            spec=pipeline.spec,
+        )
+        return replace(facts, pipeline=view)
+
+    async def _with_repository(self, facts: Facts) -> Facts:
+        namespace, name = facts.item.metadata.namespace, facts.item.spec.repository
+        body = await self._api.get(cluster.REPOSITORIES, namespace, name)
+        if body is not None:
+            return replace(facts, repository=Repository.parse(body))
+        message = f"there is no Repository {name} in namespace {namespace}: apply it; the item goes on by itself"
+        return replace(facts, problem=facts.problem or Problem("RepositoryNotFound", message))
+
+    async def _with_jobs(self, facts: Facts) -> Facts:
+        status = facts.item.status
+        if status.run is not None:
+            return replace(facts, run_job=await self._job(facts.item, status.run.job))
+        names = [gate.job for gate in status.gates if gate.job is not None and gate.result is GateResult.PENDING]
+        return replace(facts, gate_jobs={name: await self._job(facts.item, name) for name in names})
+
+    async def _job(self, item: WorkItem, name: str) -> JobView:
+        namespace = item.metadata.namespace
+        body = await self._api.get(cluster.JOBS, namespace, name)
+        selector = f"batch.kubernetes.io/job-name={name}"
+        pods = [pod async for pod in self._api.list(cluster.PODS, namespace, label_selector=selector)]
+        return views.job(name, body, pods)
+
+    async def _missing_secret(self, facts: Facts) -> Problem | None:
+        """A pod that waits for a Secret hangs without a word in its status: look before it is made."""
+        if facts.repository is None or facts.repository.spec.credentials is None:
+            return None
+        namespace, name = facts.item.metadata.namespace, facts.repository.spec.credentials.secret_name
+        if await self._api.get(cluster.SECRETS, namespace, name) is not None:
+            return None
+        repository = facts.repository.metadata.name
+        message = f"Secret {name} of Repository {repository} does not exist in namespace {namespace}: create it"
+        return Problem("SecretNotFound", message)
+
+    async def _branch_in_use(self, facts: Facts) -> Problem | None:
+        """The oldest unfinished item owns a branch; asked once, at the start."""
+        item, repository = facts.item, facts.repository
+        if item.status.stage != stages.CREATED or repository is None:
+            return None
+        branch = stages.branch_of(item)
+        selector = f"status.branch={branch},status.phase!=Done,status.phase!=Aborted"
+        async for body in self._api.list(cluster.WORKITEMS, None, field_selector=selector):
+            other = WorkItem.parse(body)
+            if other.metadata.uid == item.metadata.uid or not await self._same_url(other, repository):
+                continue
+            message = (
+                f"branch {branch} of {repository.spec.url} belongs to WorkItem {other.key} until that is over; "
+                "this item goes on by itself then"
+            )
+            return Problem("BranchInUse", message, blocked=True)
+        return None
+
+    async def _same_url(self, other: WorkItem, repository: Repository) -> bool:
+        namespace, name = other.metadata.namespace, other.spec.repository
+        if (namespace, name) == (repository.metadata.namespace, repository.metadata.name):
+            return True
+        body: dict[str, Any] | None = await self._api.get(cluster.REPOSITORIES, namespace, name)
+        return body is not None and Repository.parse(body).spec.url == repository.spec.url

@@ -1,0 +1,149 @@
+"""The operator's process: connects, rebuilds the ledger, then watches, works and sweeps until one of the three ends.
+
+If any of them dies the process does too, and its pod is started again: a half-dead operator that looks alive is
+worse than a restart, which costs nothing because nothing is kept in memory that status does not say.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+
+import kopf
+import structlog
+from kubernetes.aio import client
+
+from workitems import act, cluster, handlers, login, observe, queue, reconcile, slots
+from workitems.api import GROUP
+from workitems.core.facts import Defaults
+from workitems.settings import Settings
+
+log = structlog.get_logger(__name__)
+
+UNFINISHED = "status.phase!=Done,status.phase!=Aborted"
+
+
+async def operate(settings: Settings, stop: asyncio.Event | None = None) -> None:
+    """Run until `stop` is set or SIGTERM or SIGINT arrives. Raises errors.Permanent if there is no login."""
+    stop = stop or _stopped_by_signals()
+    api = await cluster.Cluster.connect(settings)
+    try:
+        await Operator(settings, api).run(stop)
+    finally:
+        await api.close()
+
+
+def _stopped_by_signals() -> asyncio.Event:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for name in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(name, stop.set)
+    return stop
+
+
+class Operator:
+    """All parts, put together once."""
+
+    def __init__(self, settings: Settings, api: cluster.Cluster) -> None:
+        """Take the settings and a connection."""
+        self._settings = settings
+        self._api = api
+        self._queue = queue.Queue()
+        defaults = Defaults(
+            runner_image=settings.runner_image,
+            agent_image=settings.agent_image,
+            image_pull_policy=settings.image_pull_policy,
+            run_as_user=settings.run_uid,
+            run_as_group=settings.run_gid,
+            fs_group=settings.fs_group,
+            infra_backoff=timedelta(seconds=settings.infra_backoff_seconds),
+        )
+        self._observer = observe.Observer(api, settings.namespace, defaults, lambda: datetime.now(UTC))
+        self._reconciler = reconcile.Reconciler(self._observer, act.Actor(api), slots.Slots(), self._queue.add)
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Work until `stop` is set."""
+        log.info("start", namespace=self._settings.namespace, watching=self._settings.watch_namespaces or "all")
+        await self._rebuild_ledger()
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._queue.run(self._reconciler, self._settings.workers))
+            sweep = tasks.create_task(self._sweep())
+            watch = tasks.create_task(self._watch(stop))
+            await watch
+            sweep.cancel()
+            self._queue.stop()
+        log.info("stop")
+
+    async def _rebuild_ledger(self) -> None:
+        """Who holds a slot is read from every unfinished item's status, once, before any new run may start."""
+        async for namespace, name in self._unfinished():
+            facts = await self._observer.look(namespace, name)
+            if facts is not None:
+                self._reconciler.adopt(f"{namespace}/{name}", facts)
+
+    async def _unfinished(self) -> AsyncIterator[tuple[str, str]]:
+        for namespace in self._settings.watch_namespaces or (None,):
+            async for body in self._api.list(cluster.WORKITEMS, namespace, field_selector=UNFINISHED):
+                yield body["metadata"]["namespace"], body["metadata"]["name"]
+
+    async def _sweep(self) -> None:
+        """Every event may be lost: look at every unfinished item, and every unanswered Decision, now and then."""
+        while True:
+            await asyncio.sleep(self._settings.sweep_seconds)
+            try:
+                await self._sweep_once()
+            except cluster.errors.Transient as error:
+                # The next sweep is as good; nothing depends on this one.
+                log.warning("sweep failed", error=str(error))
+
+    async def _sweep_once(self) -> None:
+        async for namespace, name in self._unfinished():
+            self._queue.add(f"{namespace}/{name}")
+        for scope in self._settings.watch_namespaces or (None,):
+            async for body in self._api.list(cluster.DECISIONS, scope):
+                if not (body.get("status") or {}).get("result"):
+                    self._queue.add(f"{body['metadata']['namespace']}/{body['spec']['workItem']}")
+
+    async def _watch(self, stop: asyncio.Event) -> None:
+        registry = kopf.OperatorRegistry()
+        handlers.register(registry, self._queue.add, lambda: self._reconciler.stranded)
+        kopf.on.login(registry=registry)(self._login)
+        settings = kopf.OperatorSettings()
+        handlers.configure(settings)
+        flag = asyncio.Event()
+        waiter = asyncio.create_task(_pass_on(stop, flag))
+        try:
+            await kopf.operator(
+                registry=registry,
+                settings=settings,
+                standalone=True,
+                clusterwide=not self._settings.watch_namespaces,
+                namespaces=self._settings.watch_namespaces,
+                liveness_endpoint=f"http://0.0.0.0:{self._settings.health_port}/healthz",
+                stop_flag=flag,
+            )
+        finally:
+            waiter.cancel()
+        if not stop.is_set():
+            raise RuntimeError(f"the watch of {GROUP} ended by itself")
+
+    async def _login(self, **_: object) -> kopf.ConnectionInfo:
+        """The same login for kopf's watches as for our reads; asked again whenever the server refuses it."""
+        configuration: client.Configuration = await login.configuration(self._settings)
+        scheme, _sep, token = (configuration.api_key.get("BearerToken") or "").partition(" ")
+        return kopf.ConnectionInfo(
+            server=configuration.host,
+            ca_path=configuration.ssl_ca_cert,
+            insecure=not configuration.verify_ssl,
+            scheme=scheme or None,
+            token=token or None,
+            certificate_path=configuration.cert_file,
+            private_key_path=configuration.key_file,
+        )
+
+
+async def _pass_on(stop: asyncio.Event, flag: asyncio.Event) -> None:
+    await stop.wait()
+    flag.set()

@@ -1,0 +1,147 @@
+"""One step of one item: observe, decide, act. The worker that the queue calls for every key.
+
+The ledger of concurrent runs is asked and told here, without an await between the question and the taking, so two
+items can never take the same slot. It is a memory of what status says, rebuilt at the start, and no truth of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime
+
+import structlog
+
+from workitems import act, errors, observe, slots
+from workitems.api import Phase
+from workitems.api.decision import DecisionStatus
+from workitems.core import begin, conditions
+from workitems.core.decide import decide
+from workitems.core.facts import Admission, Facts, Problem
+from workitems.core.plan import Acknowledge, Plan
+
+log = structlog.get_logger(__name__)
+
+REFUSED_AGAIN_SECONDS = 15.0
+"""How soon a create that the API server refused for good is tried again: a person may have mended the reason."""
+
+
+class Reconciler:
+    """Brings one WorkItem one step on."""
+
+    def __init__(
+        self, observer: observe.Observer, actor: act.Actor, ledger: slots.Slots, wake: Callable[[str], None]
+    ) -> None:
+        """Take who reads, who writes, the ledger, and how to put a key on the queue."""
+        self._observer = observer
+        self._actor = actor
+        self._ledger = ledger
+        self._wake = wake
+        self._refused: dict[str, Problem] = {}
+        self.stranded: set[str] = set()
+        """Items that wait for a reference: their Repository's or Pipeline's next event is for them."""
+
+    async def __call__(self, key: str) -> float | None:
+        """Look, decide, act; the seconds after which to look again. Raises errors.Transient, errors.Permanent."""
+        namespace, name = key.split("/", 1)
+        facts = await self._observer.look(namespace, name)
+        if facts is None:
+            self._forget(key)
+            await self._answer_nobody(namespace, name)
+            return None
+        claim = _claim(key, facts)
+        facts = replace(facts, admission=self._admission(claim))
+        plan = decide(facts)
+        if claim is not None and begin.occupies(plan.status):
+            self._ledger.take(claim)
+        if key in self._refused and plan.status.run == facts.item.status.run:
+            plan = await self._try_refused_again(key, facts, plan)
+        await self._carry_out(key, facts, plan)
+        self._settle_slot(key, claim, plan)
+        self._remember(key, facts, plan)
+        return plan.requeue_seconds
+
+    async def _carry_out(self, key: str, facts: Facts, plan: Plan) -> None:
+        await self._actor.perform(facts.item, plan.before)
+        if plan.status != facts.item.status:
+            await self._actor.write_status(facts.item, plan.status)
+            log.info("step", item=key, stage=plan.status.stage, phase=plan.status.phase, plan=str(plan))
+        try:
+            await self._actor.perform(facts.item, plan.after)
+        except errors.Permanent as refusal:
+            # The announcement stands; why it cannot be carried out goes into status with the next look.
+            log.warning("refused", item=key, reason=refusal.reason, message=str(refusal))
+            self._refused[key] = Problem(refusal.reason, str(refusal), blocked=True)
+            self._wake(key)
+
+    async def _try_refused_again(self, key: str, facts: Facts, plan: Plan) -> Plan:
+        """What was announced earlier and refused: try before anything is written, so that status does not flap."""
+        try:
+            await self._actor.perform(facts.item, plan.after)
+        except errors.Permanent as refusal:
+            problem = Problem(refusal.reason, str(refusal), blocked=True)
+            plan = decide(replace(facts, problem=problem))
+            return replace(plan, requeue_seconds=REFUSED_AGAIN_SECONDS)
+        del self._refused[key]
+        return replace(plan, after=())
+
+    async def _answer_nobody(self, namespace: str, name: str) -> None:
+        """Decisions about an item that is not there."""
+        for decision in await self._observer.pending_decisions(namespace, name):
+            status = DecisionStatus(
+                result="Ignored",
+                reason="NoSuchItem",
+                message=f"there is no WorkItem {name} in namespace {namespace}",
+                at=datetime.now(UTC),
+            )
+            await self._actor.acknowledge(namespace, Acknowledge(decision.metadata.name, decision.metadata.uid, status))
+            log.info("decision ignored", decision=f"{namespace}/{decision.metadata.name}", message=status.message)
+
+    def adopt(self, key: str, facts: Facts) -> None:
+        """Register what status says at the operator's start: a holder of a slot keeps it."""
+        claim = _claim(key, facts)
+        if claim is not None and begin.occupies(facts.item.status):
+            self._ledger.adopt(claim)
+
+    def _admission(self, claim: slots.Claim | None) -> Admission:
+        if claim is None:
+            return Admission(granted=True)
+        answer = self._ledger.peek(claim)
+        if answer.granted:
+            return Admission(granted=True)
+        message = f"waits for one of {answer.limit} concurrent runs of {answer.pool}, behind {answer.behind}"
+        return Admission(granted=False, message=message)
+
+    def _settle_slot(self, key: str, claim: slots.Claim | None, plan: Plan) -> None:
+        """After the write: hold, wait, or let go, as the written status says."""
+        if begin.occupies(plan.status):
+            return
+        for other in self._ledger.release(key):
+            self._wake(other)
+        if claim is not None and plan.status.phase is Phase.QUEUED:
+            self._ledger.wait(claim)
+
+    def _remember(self, key: str, facts: Facts, plan: Plan) -> None:
+        if facts.problem is not None and plan.status.phase not in conditions.FINISHED:
+            self.stranded.add(key)
+        else:
+            self.stranded.discard(key)
+
+    def _forget(self, key: str) -> None:
+        self._refused.pop(key, None)
+        self.stranded.discard(key)
+        for other in self._ledger.release(key):
+            self._wake(other)
+
+
+def _claim(key: str, facts: Facts) -> slots.Claim | None:
+    """The item's claim on a slot; None where its Pipeline or Repository is not known yet."""
+    item, pipeline, repository = facts.item, facts.pipeline, facts.repository
+    if pipeline is None or repository is None:
+        return None
+    created = item.metadata.creation_timestamp or facts.now
+    pools = (
+        (f"Pipeline {pipeline.namespace}/{pipeline.name}", pipeline.spec.limits.max_concurrent_runs),
+        (f"Repository {item.metadata.namespace}/{item.spec.repository}", repository.spec.limits.max_concurrent_runs),
+    )
+    return slots.Claim(key=key, pools=pools, priority=item.spec.priority, created=created)

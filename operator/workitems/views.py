@@ -1,0 +1,77 @@
+"""Kubernetes' own objects, reduced to what decisions depend on: JSON of Jobs and Pods in, frozen views out."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from workitems.core.facts import ContainerView, JobView, PodView
+
+JSON = dict[str, Any]
+
+
+def job(name: str, body: JSON | None, pods: list[JSON]) -> JobView:
+    """A Job by its name, as GET and a list of its pods show it; `body` is None where there is no such Job."""
+    newest = max(pods, key=_created, default=None)
+    if body is None:
+        return JobView(name=name, pod=pod(newest) if newest is not None else None)
+    metadata = body["metadata"]
+    owners = [ref["uid"] for ref in metadata.get("ownerReferences") or () if ref.get("controller")]
+    mine = [p for p in pods if any(r["uid"] == metadata["uid"] for r in p["metadata"].get("ownerReferences") or ())]
+    newest = max(mine, key=_created, default=None)
+    conditions = (body.get("status") or {}).get("conditions") or ()
+    failed = next((c.get("reason") or "Failed" for c in conditions if c["type"] == "Failed" and c["status"] == "True"), "")
+    return JobView(
+        name=name,
+        uid=metadata["uid"],
+        owner_uid=owners[0] if owners else "",
+        failed=failed,
+        deleting="deletionTimestamp" in metadata,
+        pod=pod(newest) if newest is not None else None,
+    )
+
+
+def pod(body: JSON) -> PodView:
+    """One Pod."""
+    metadata, status = body["metadata"], body.get("status") or {}
+    conditions = {c["type"]: c for c in status.get("conditions") or ()}
+    disrupted = conditions.get("DisruptionTarget", {})
+    message = disrupted.get("message") or disrupted.get("reason") or "" if disrupted.get("status") == "True" else ""
+    if not message and status.get("reason") in ("Evicted", "NodeLost", "Preempting", "Shutdown"):
+        message = status.get("message") or status["reason"]
+    scheduled = conditions.get("PodScheduled", {})
+    statuses = [*(status.get("initContainerStatuses") or ()), *(status.get("containerStatuses") or ())]
+    return PodView(
+        name=metadata["name"],
+        phase=status.get("phase") or "Pending",
+        node=(body.get("spec") or {}).get("nodeName") or "",
+        created=_time(metadata.get("creationTimestamp")),
+        deleted=_time(metadata.get("deletionTimestamp")),
+        disrupted=message,
+        unschedulable=(scheduled.get("message") or "unschedulable") if scheduled.get("status") == "False" else "",
+        containers={entry["name"]: container(entry.get("state") or {}) for entry in statuses},
+    )
+
+
+def container(state: JSON) -> ContainerView:
+    """One container's state."""
+    if "terminated" in state:
+        ended = state["terminated"]
+        return ContainerView(
+            exit_code=ended.get("exitCode", 0),
+            reason=ended.get("reason") or "",
+            message=ended.get("message") or "",
+            finished_at=_time(ended.get("finishedAt")),
+        )
+    if "running" in state:
+        return ContainerView(running=True)
+    waiting = state.get("waiting") or {}
+    return ContainerView(reason=waiting.get("reason") or "", message=waiting.get("message") or "")
+
+
+def _created(body: JSON) -> str:
+    return str(body["metadata"].get("creationTimestamp") or "")
+
+
+def _time(text: str | None) -> datetime | None:
+    return datetime.fromisoformat(text) if text else None
