@@ -229,7 +229,13 @@ class _Translation:
         parts: Schema = {}
         if "items" in node:
             parts["items"] = self.of(node["items"])
-        if "properties" in node:
+            # What tells a list's entries apart is never missing: it is required, or keeps its default even in a status.
+            for key in node.get("x-kubernetes-list-map-keys", ()):
+                if key not in parts["items"]["required"]:
+                    parts["items"]["properties"][key]["default"] = self._flat(node["items"])[0]["properties"][key][
+                        "default"
+                    ]
+        if node.get("properties"):
             parts["properties"] = {name: self.of(child) for name, child in node["properties"].items()}
         if isinstance(node.get("additionalProperties"), dict):
             parts["additionalProperties"] = self.of(node["additionalProperties"])
@@ -239,15 +245,9 @@ class _Translation:
         if not self.in_status:
             return {**node, "default": _without_nulls(node["default"])} if "default" in node else node
         node = {key: value for key, value in node.items() if key != "default"}
-        # The keys that tell a list's entries apart must not be missing.
-        keys = node.get("x-kubernetes-list-map-keys", ())
-        if keys:
-            item = self._flat(node["items"])[0]
-            node["items"] = {**item, "required": sorted({*item.get("required", ()), *keys})}
-        if nullable:
+        # The API server refuses null for an enumeration even where null is one of its values.
+        if nullable and "enum" not in node:
             node["nullable"] = True
-            if "enum" in node:
-                node["enum"] = [*node["enum"], None]
         return node
 
     def _flat(self, node: Schema) -> tuple[Schema, bool]:

@@ -46,6 +46,11 @@ def cel(rule: str, message: str, path: str = "") -> dict[str, str]:
     return {**entry, "fieldPath": path} if path else entry
 
 
+def fixed(rule: str, message: str, path: str = "") -> dict[str, str]:
+    """The same for a change that is never allowed, whatever the new value."""
+    return {**cel(rule, message, path), "reason": "FieldValueForbidden"}
+
+
 def rules(*entries: dict[str, str]) -> dict[str, Any]:
     """`json_schema_extra` that carries CEL rules into the CRD."""
     return {"x-kubernetes-validations": list(entries)}

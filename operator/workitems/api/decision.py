@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from workitems.api.common import Label, Model, ObjectMeta, Time, cel, exactly_one, validated, wording
+from workitems.api.common import Label, Model, ObjectMeta, Time, cel, exactly_one, fixed, validated, wording
 
 Action = Literal["Approve", "Reject", "Answer", "Retry", "SendBack", "Abort"]
 Acknowledgement = Literal["Accepted", "Ignored", "Void"]
@@ -54,7 +54,7 @@ class DecisionSpec(Model):
 
     model_config = validated(
         cel(exactly_one(*_ACTIONS), f"a Decision takes exactly one of {', '.join(_ACTIONS)}"),
-        cel("self == oldSelf", "a Decision is immutable: create another one"),
+        fixed("self == oldSelf", "a Decision is immutable: create another one"),
         cel(f"!has(self.answer) || {_COMMENTED}", "answer needs the answer in comment", ".comment"),
         cel(f"!has(self.reject) || {_COMMENTED}", "reject needs the reason in comment", ".comment"),
     )

@@ -17,6 +17,7 @@ from workitems.api.common import (
     Subdomain,
     cel,
     exactly_one,
+    fixed,
     keyed,
     rules,
     validated,
@@ -194,8 +195,8 @@ class RepositorySpec(Model):
     """Where the code is and how to reach it."""
 
     model_config = validated(
-        cel("self.url == oldSelf.url", "url is immutable: create another Repository", ".url"),
-        cel(
+        fixed("self.url == oldSelf.url", "url is immutable: create another Repository", ".url"),
+        fixed(
             "has(self.worktree) == has(oldSelf.worktree) && (!has(self.worktree) || self.worktree == oldSelf.worktree)",
             "worktree is immutable: create another Repository",
             ".worktree",

@@ -20,6 +20,7 @@ from workitems.api.common import (
     Subdomain,
     Time,
     cel,
+    fixed,
     keyed,
     rules,
     validated,
@@ -37,7 +38,7 @@ Commit = Annotated[str, Field(max_length=64)]
 
 
 def _immutable(field: str) -> dict[str, str]:
-    return cel(
+    return fixed(
         f"has(self.{field}) == has(oldSelf.{field}) && (!has(self.{field}) || self.{field} == oldSelf.{field})",
         f"{field} is immutable: create another WorkItem",
         f".{field}",
@@ -76,7 +77,9 @@ class WorkItemSpec(Model):
     """The task, as a person writes it."""
 
     model_config = validated(
-        cel("self.repository == oldSelf.repository", "repository is immutable: create another WorkItem", ".repository"),
+        fixed(
+            "self.repository == oldSelf.repository", "repository is immutable: create another WorkItem", ".repository"
+        ),
         _immutable("branch"),
         _immutable("baseBranch"),
         cel(
@@ -342,7 +345,7 @@ class WorkItem(Model):
             "branch must differ from baseBranch, and without branch it is workitem/<name>",
             ".spec.baseBranch",
         ),
-        cel(
+        fixed(
             "!has(oldSelf.status) || !has(oldSelf.status.pipeline) || self.spec.pipeline == oldSelf.spec.pipeline",
             "the Pipeline was snapshotted when the item started: pipeline can no longer change",
             ".spec.pipeline",
