@@ -1,0 +1,82 @@
+"""`python -m hack.demo`: one work item from idea to release note on a real cluster, in about a minute once built.
+
+It brings the cluster up if there is none, installs the operator, a git server and a small shop, creates a WorkItem
+and shows how six agents carry it to its end, with one approval by a person and one rework after the review.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from hack.cluster import choose, images, shell
+from hack.cluster.errors import ClusterError
+from hack.demo import follow, install, view
+from hack.demo.cluster import Kubectl, Object
+from hack.demo.errors import DemoError
+from hack.gitserver.bundle import BundleError
+
+
+def main() -> int:
+    """Run the demo; return the exit code."""
+    started: list[str] = []
+    try:
+        _demo(started)
+    except (DemoError, ClusterError, BundleError) as error:
+        print(f"\nerror: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print(f"\nInterrupted. {_left(started)}", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _left(started: list[str]) -> str:
+    if not started:
+        return "Nothing was started yet; the same command goes on where this one stopped."
+    return f"The item goes on without you; watch it with:\n  {started[0]}"
+
+
+def _demo(started: list[str]) -> None:
+    cluster = choose.current()
+    cluster.up()
+    kubectl = Kubectl(cluster.kubectl, install.NAMESPACE)
+    built = images.build_and_load(cluster)
+    install.operator(kubectl, built)
+    install.shop(kubectl, built)
+    item = install.start(kubectl)
+    name: str = item["metadata"]["name"]
+    started.append(kubectl.line("get", follow.KIND, name, "--watch"))
+    shell.say(f"created WorkItem {name}: {item['spec']['title']}, on branch {item['spec']['branch']}")
+    stages = [stage["name"] for stage in install.manifest("pipeline")["spec"]["stages"]]
+    screen = follow.Screen(stages)
+    _summary(kubectl, follow.Follower(kubectl, name, follow.user_of(kubectl), screen).to_the_end())
+
+
+def _summary(kubectl: Kubectl, item: Object) -> None:
+    name, branch = item["metadata"]["name"], item["spec"]["branch"]
+    print(f"\n{name} is done.\n")
+    print(kubectl.run("get", "workitems"))
+    print("\n".join([*view.gates_table(item), "", *view.runs_table(item), ""]))
+    print(f"The branch {branch} on the git server:")
+    print(install.git(kubectl, "log", "--oneline", f"main..{branch}"))
+    print(next_steps(kubectl, name, branch))
+
+
+def next_steps(kubectl: Kubectl, name: str, branch: str) -> str:
+    """Return what to try now, as commands that work as pasted in any POSIX shell, in any folder."""
+    diff = " ".join(install.git_arguments("diff", "main", branch, "--", "src", "README.md"))
+    reviewer = f"-l workitems.dev/item={name},workitems.dev/agent=reviewer"
+    steps = {
+        "everything the operator knows about it": f"k describe workitem {name}",
+        "what the reviewer said, both times": f"k logs {reviewer} -c agent --tail=-1",
+        "the code that was written": f"k exec deployment/git -- {diff}",
+        "a vague request: the analyst asks": f"k create -f {install.DEMO}/manifests/vague.yaml",
+        "see it wait for an answer (NeedsInput)": "k get workitems --watch",
+    }
+    lines = [f"  # {why}\n  {command}" for why, command in steps.items()]
+    head = f'What to try next; paste the first line, then any other:\n  k() {{ {kubectl.line()} "$@"; }}'
+    return "\n".join([head, *lines])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

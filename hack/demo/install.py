@@ -1,0 +1,137 @@
+"""What the demo puts into a cluster, and in which order: images, CRDs, operator, git server, repository, pipeline.
+
+Each step can be repeated on a cluster that has it already, so the demo runs again where it ran before.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from hack.cluster import shell
+from hack.cluster.errors import ClusterError
+from hack.demo.cluster import Kubectl, Object
+from hack.demo.errors import DemoError
+from hack.gitserver import bundle, manifests
+
+if TYPE_CHECKING:
+    from hack.cluster.images import Images
+
+DEMO = Path(__file__).parent
+ROOT = DEMO.parents[1]
+NAMESPACE = "workitems-demo"
+OPERATOR = "workitem-operator"
+REPOSITORY = "shop"
+BOT = "workitem-bot"
+ROLLOUT_TIMEOUT = "180s"
+
+
+def load(path: Path) -> list[Object]:
+    """Return the objects of a YAML file."""
+    return [body for body in yaml.safe_load_all(path.read_text()) if body]
+
+
+def manifest(name: str) -> Object:
+    """Return the one object of a file in hack/demo/manifests."""
+    (body,) = load(DEMO / "manifests" / f"{name}.yaml")
+    return body
+
+
+def operator(kubectl: Kubectl, images: Images) -> None:
+    """Install the CRDs and the operator with these images, and wait until it runs."""
+    crds = [body for path in sorted((ROOT / "crds").glob("*.yaml")) for body in load(path)]
+    if not crds or not (ROOT / "hack" / "manifests").is_dir():
+        raise DemoError(
+            f"{ROOT} has no crds/ or no hack/manifests/, from which the operator is installed: use a complete checkout"
+        )
+    shell.say("installing the CRDs and the operator")
+    kubectl.apply(crds)
+    names = [f"crd/{crd['metadata']['name']}" for crd in crds]
+    kubectl.run("wait", "--for=condition=Established", "--timeout=60s", *names)
+    objects = [body for path in sorted((ROOT / "hack" / "manifests").glob("*.yaml")) for body in load(path)]
+    kubectl.apply([with_images(body, images) for body in objects])
+    _rollout(Kubectl(kubectl.command, OPERATOR), OPERATOR)
+
+
+def with_images(body: Object, images: Images) -> Object:
+    """Return the operator's Deployment with the images filled in; any other object as it is."""
+    if body["kind"] != "Deployment" or body["metadata"]["name"] != OPERATOR:
+        return body
+    filled: Object = json.loads(json.dumps(body))
+    given = {"WORKITEMS_RUNNER_IMAGE": images.operator, "WORKITEMS_AGENT_IMAGE": images.agent}
+    for container in filled["spec"]["template"]["spec"]["containers"]:
+        container["image"] = images.operator
+        kept = [entry for entry in container.get("env", []) if entry["name"] not in given]
+        container["env"] = kept + [{"name": name, "value": value} for name, value in given.items()]
+    return filled
+
+
+def shop(kubectl: Kubectl, images: Images) -> None:
+    """Install the git server with the shop's repository, and the Repository and Pipeline that items refer to."""
+    shell.say(f"installing the git server, Repository {REPOSITORY} and Pipeline default in namespace {NAMESPACE}")
+    kubectl.apply([manifest("namespace")])
+    server = manifests.GitServer(NAMESPACE, images.agent)
+    # A password of its own for each cluster, made here and kept nowhere else. It stays: pods may be using it.
+    if kubectl.find("secret", server.secret_name) is None:
+        kubectl.apply([manifests.secret(server, BOT, secrets.token_urlsafe(24))])
+    kubectl.apply(manifests.manifests(server, {REPOSITORY: bundle.bundle(DEMO / "repository")}))
+    kubectl.apply([agents(), manifest("repository"), manifest("pipeline")])
+    _rollout(kubectl, server.name)
+
+
+def agents() -> Object:
+    """Return the ConfigMap with the agents' programs."""
+    programs = {path.name: path.read_text() for path in sorted((DEMO / "agents").glob("*.py"))}
+    metadata = {"name": "demo-agents", "namespace": NAMESPACE}
+    return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": programs}
+
+
+def start(kubectl: Kubectl) -> Object:
+    """Create the work item under the next free name and return it."""
+    taken = {item["metadata"]["name"] for item in kubectl.items("workitems.workitems.dev")}
+    # The branch of an item that somebody has deleted is still there, and would be refused as BranchExists.
+    branches = git(kubectl, "for-each-ref", "--format=%(refname:short)", "refs/heads").split()
+    body = manifest("workitem")
+    number = 1
+    while f"et-{number}" in taken or f"feature/et-{number}-discounts" in branches:
+        number += 1
+    body["metadata"]["name"] = f"et-{number}"
+    body["spec"]["branch"] = f"feature/et-{number}-discounts"
+    kubectl.create(body)
+    return body
+
+
+def git(kubectl: Kubectl, *arguments: str) -> str:
+    """Run git on the server's own copy of the shop's repository."""
+    return kubectl.run("exec", "deployment/git", "--", *git_arguments(*arguments))
+
+
+def git_arguments(*arguments: str) -> list[str]:
+    """Return the command to run inside the git server's container."""
+    return ["git", "-C", f"{manifests.ROOT}/{REPOSITORY}.git", *arguments]
+
+
+def _rollout(kubectl: Kubectl, deployment: str) -> None:
+    try:
+        kubectl.run("rollout", "status", f"deployment/{deployment}", f"--timeout={ROLLOUT_TIMEOUT}")
+    except ClusterError as error:
+        raise DemoError(
+            f"The Deployment {deployment} in {kubectl.namespace} does not get ready: {_why(kubectl) or error} "
+            f"Look at it with: {kubectl.line('describe', 'pods')}"
+        ) from error
+
+
+def _why(kubectl: Kubectl) -> str:
+    """Say what the namespace's pods say about themselves, as far as they are not ready."""
+    reasons: list[str] = []
+    for pod in kubectl.items("pods"):
+        states: list[dict[str, Any]] = [entry["state"] for entry in pod["status"].get("containerStatuses", [])]
+        waiting = [state["waiting"] for state in states if "waiting" in state]
+        reasons += [
+            f"{pod['metadata']['name']}: {entry['reason']} {entry.get('message', '')}".strip() for entry in waiting
+        ]
+    return "; ".join(reasons) + "." if reasons else ""

@@ -1,0 +1,99 @@
+"""What somebody who watches the demo gets to see, from statuses as the contract has them."""
+
+from __future__ import annotations
+
+import io
+import json
+from typing import Any
+
+from hack.cluster.images import Images
+from hack.demo import cluster, install, view
+
+STAGES = ["analysis", "architecture", "development", "review", "testing", "deploy"]
+Object = dict[str, Any]
+
+
+def item(**status: Any) -> Object:
+    return {"metadata": {"name": "et-1"}, "spec": {"title": "Discount codes at checkout"}, "status": status}
+
+
+def run(number: int, agent: str, result: str = "Succeeded", message: str = "") -> Object:
+    times = {"startedAt": "2026-11-22T14:00:00Z", "finishedAt": "2026-11-22T14:00:04Z"}
+    return {"number": number, "agent": agent, "stage": "review", "attempt": 1, "result": result, **times} | {
+        "commit": "4b825dc642cb6eb9a060e54bf8d69288fbee4904",
+        "message": message,
+    }
+
+
+def gate(name: str, result: str, message: str = "") -> Object:
+    return {"name": name, "stage": "review", "result": result, "reason": "Because", "message": message, "attempt": 1}
+
+
+REVIEWING = item(stage="review", phase="InProgress", run={"number": 4, "agent": "reviewer", "state": "Running"})
+SENT_BACK = item(
+    stage="development",
+    phase="InProgress",
+    runs=[run(4, "reviewer")],
+    gates=[gate("review-approved", "Failed", "12-review.md says REQUEST_CHANGES\nand much more")],
+    run={"number": 5, "agent": "developer", "stage": "development", "attempt": 2, "state": "Running"},
+)
+
+
+def test_a_pipe_gets_each_step_of_a_rework_once_and_in_the_order_of_events() -> None:
+    assert view.changes(REVIEWING, SENT_BACK, STAGES) == [
+        "run 4: reviewer Succeeded after 4s, commit 4b825dc642",
+        "gate ✗ review-approved Failed: 12-review.md says REQUEST_CHANGES",
+        "↩ rework: review sends the item back to development",
+        "run 5: developer works on development, attempt 2",
+    ]
+    assert view.changes(SENT_BACK, SENT_BACK, STAGES) == []
+
+
+def test_a_terminal_shows_where_the_item_is_among_the_stages() -> None:
+    assert view.screen(SENT_BACK, STAGES)[1] == (
+        "✓ analysis  ✓ architecture  ▶ development  · review  · testing  · deploy  · done"
+    )
+    assert "· done" not in view.screen(item(stage="done", phase="Done"), STAGES)[1]
+
+
+def test_an_item_that_the_operator_has_not_seen_yet_can_be_shown() -> None:
+    new = {"metadata": {"name": "et-1"}, "spec": {"title": "t"}}
+    assert "Pending" in "\n".join(view.screen(new, STAGES))
+    assert view.changes({}, new, STAGES) == []
+
+
+def test_why_an_item_waits_is_said_in_one_line() -> None:
+    blocked = item(phase="Blocked", conditions=[{"type": "Ready", "reason": "X", "message": "No prompt.\nkubectl …"}])
+    assert view.changes(item(), blocked, STAGES) == ["phase Blocked: No prompt."]
+
+
+def test_objects_are_read_from_kubectls_stream_as_they_come_cut_anywhere() -> None:
+    class Dribble(io.BytesIO):
+        def read1(self, _size: int | None = -1, /) -> bytes:
+            return super().read1(1)  # every cut there is, in the middle of an ä too
+
+    bodies = [{"title": "Rabatt für Käufer {"}, {"n": 2}]
+    stream = Dribble("\n".join(json.dumps(body, indent=4, ensure_ascii=False) for body in bodies).encode())
+    assert list(cluster.documents(stream)) == bodies
+
+
+def test_the_operators_deployment_gets_the_images_that_were_built() -> None:
+    container = {
+        "name": "operator",
+        "env": [{"name": "A", "value": "b"}, {"name": "WORKITEMS_AGENT_IMAGE", "value": ""}],
+    }
+    deployment = {
+        "kind": "Deployment",
+        "metadata": {"name": "workitem-operator"},
+        "spec": {"template": {"spec": {"containers": [container]}}},
+    }
+    filled = install.with_images(deployment, Images(operator="operator:1", agent="agent:1"))
+    assert filled["spec"]["template"]["spec"]["containers"][0] == {
+        "name": "operator",
+        "image": "operator:1",
+        "env": [
+            {"name": "A", "value": "b"},
+            {"name": "WORKITEMS_RUNNER_IMAGE", "value": "operator:1"},
+            {"name": "WORKITEMS_AGENT_IMAGE", "value": "agent:1"},
+        ],
+    }
