@@ -1,0 +1,95 @@
+"""The first process of an agent's container: waits for the runner, runs the agent, says how it ended.
+
+The image is somebody else's, so this is POSIX sh (dash, bash, busybox) and needs only `cat` and `sleep` beside it. It
+is a constant: nothing is ever pasted into it. The kubelet rewrites `$(X)` and `$$` in a container's command, so the
+script has neither; what is in an agent's own command the caller must escape.
+
+Why not `timeout`: it is not in every image, busybox's reports a limit differently from GNU's, and after it had to
+kill it returns 137, which looks like the kernel's memory killer. Here the limit is 124, whatever it took.
+
+    exit codes    the agent's own; 124: ended at its limit; 127: the image lacks a program (named in the log);
+                  143: the pod was deleted before it began; 0 without a run: the runner said stop
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from workitems.api.run import ALIVE_FIFO, EXCHANGE, GO_FILE, PROMPT_FILE, STOP_FILE
+
+TIMED_OUT = 124
+MISSING = 127
+
+ENTRY = f"""\
+limit=$1 exchange=$2
+shift 2
+say() {{ printf 'workitem: %s\\n' "$*" >&2; }}
+trap 'exit 143' TERM
+
+missing=
+for tool in cat sleep; do
+  command -v "$tool" >/dev/null 2>&1 || missing="$missing $tool"
+done
+
+until [ -e "$exchange/{GO_FILE}" ] || [ -e "$exchange/{STOP_FILE}" ]; do
+  [ -n "$missing" ] || sleep 0.2 2>/dev/null || sleep 1
+done
+if [ -n "$missing" ]; then
+  say "the image lacks:$missing"
+  [ -e "$exchange/{STOP_FILE}" ] || {{ exec 9>"$exchange/{ALIVE_FIFO}"; printf h >&9; }}
+  exit {MISSING}
+fi
+if [ -e "$exchange/{STOP_FILE}" ]; then
+  say "not started:"
+  cat "$exchange/{STOP_FILE}" >&2
+  exit 0
+fi
+
+# Held open until this process is gone, however it ends: the runner reads its end of file.
+exec 9>"$exchange/{ALIVE_FIFO}"
+printf h >&9
+
+# A background process of a shell ignores SIGINT, and so would every program that the agent tests.
+if env --default-signal=INT,QUIT true 2>/dev/null; then
+  set -- env --default-signal=INT,QUIT "$@"
+fi
+
+limited= interrupted= agent= deleted=
+trap 'interrupted=1 deleted=1; [ -z "$agent" ] || kill -TERM "$agent" 2>/dev/null' TERM
+trap 'interrupted=1 limited=1; kill -TERM "$agent" 2>/dev/null' USR1
+"$@" <"$exchange/{PROMPT_FILE}" 9>&- &
+agent=$!
+[ -z "$deleted" ] || kill -TERM "$agent" 2>/dev/null
+(
+  trap 'kill "$pause" 2>/dev/null; exit 0' TERM
+  sleep "$limit" & pause=$!
+  wait "$pause"
+  kill -USR1 "${{$}}"
+  sleep 10 & pause=$!
+  wait "$pause"
+  kill -KILL "$agent"
+) </dev/null >/dev/null 2>&1 9>&- &
+watch=$!
+
+# A signal ends `wait` before the agent has ended, with a code that says nothing: wait again.
+wait "$agent"
+code=$?
+while [ -n "$interrupted" ]; do
+  interrupted=
+  wait "$agent"
+  again=$?
+  [ "$again" = 127 ] || code=$again
+done
+kill -TERM "$watch" 2>/dev/null
+wait "$watch" 2>/dev/null
+if [ -n "$limited" ]; then
+  say "ended at its limit of $limit seconds"
+  exit {TIMED_OUT}
+fi
+exit "$code"
+"""
+
+
+def argv(command: Sequence[str], timeout_seconds: int, exchange: str = EXCHANGE) -> list[str]:
+    """The container's command: `command` with the prompt on its input, ended after so many seconds."""
+    return ["/bin/sh", "-c", ENTRY, "agent", str(timeout_seconds), exchange, *command]

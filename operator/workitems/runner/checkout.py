@@ -1,0 +1,237 @@
+"""Before the agent: decides on which commit the run starts, brings the tree there, and writes what the agent reads.
+
+Where the branch may stand, and what each case means (expected: the head that status knows):
+
+    remote        expected   then
+    none          none       the branch begins at the pinned base commit
+    there         none       adopted, if the item says so; or a first run whose report was lost; else BranchExists
+    none          there      BranchNotFound: a person deleted it
+    expected      there      go
+    ahead of it   there      only our own trailers in between: a run whose report was lost, go; else HeadMoved
+    elsewhere     there      HeadMoved: a person rewrote the branch; the operator looks at its gates again
+
+A first run may be lost before anything of it was committed: then the branch has no commit of its own. From the second
+run on such a branch is taken for ours, because it holds nothing that adopting it could harm.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+
+from workitems.api.run import PROMPT_FILE, SYSTEM_PROMPT_FILE, RunTask
+from workitems.runner import facts, problems, remote, tree
+from workitems.runner.cache import Branches, Cache
+from workitems.runner.exchange import Exchange, Termination
+from workitems.runner.places import Patience, Places
+from workitems.runner.worktree import Worktree
+
+log = logging.getLogger("runner")
+
+INCLUDE_BYTES = 256 * 1024
+SYSTEM_PROMPT_BYTES = 1024 * 1024
+
+
+@dataclasses.dataclass(frozen=True)
+class Session:
+    """All that one run of the runner works with."""
+
+    task: RunTask
+    places: Places
+    patience: Patience
+    cache: Cache
+    worktree: Worktree
+    termination: Termination
+
+    @classmethod
+    def open(cls, task: RunTask, places: Places, patience: Patience, termination: Termination) -> Session:
+        """Put the parts together. Raises RunProblemError where the credentials cannot be used."""
+        git = remote.connect(places, task.url, patience)
+        cache = Cache(git, places, task, patience)
+        return cls(task, places, patience, cache, Worktree(cache, places.tree(task)), termination)
+
+
+@dataclasses.dataclass(frozen=True)
+class Start:
+    """Where a run begins."""
+
+    head: str
+    """The commit in the tree, and the parent of what the run commits."""
+    remote: str | None
+    """Where the remote has the branch, for the push's lease; None: nowhere yet."""
+    base: str
+
+
+class HeadMovedError(problems.RunProblemError):
+    """A person has pushed. The report is about `head`, so that the gates can be looked at again."""
+
+    def __init__(self, message: str, head: str, base: str | None) -> None:
+        """Take the sentence, the remote's head, and the pinned base commit."""
+        super().__init__("HeadMoved", message)
+        self.head, self.base = head, base
+
+
+def fetch(session: Session) -> Branches:
+    """Fetch, with patience for a remote that does not answer. Raises RunProblemError."""
+    patience = session.patience
+    return remote.persist(
+        session.cache.refresh, patience.fetch_retries, patience.first_delay, session.termination.sleep
+    )
+
+
+def prepare(session: Session, exchange: Exchange) -> Start:
+    """Do everything up to the moment before the agent may start. Raises RunProblemError, HeadMovedError, OSError."""
+    branches = fetch(session)
+    try:
+        start = _bring(session, branches)
+    except problems.GitError as error:
+        # Fetching went well and reading does not: an object that a kill or a full disk left truncated.
+        problem = session.cache.fail(error)
+        if problem is not None:
+            raise problem from error
+        log.warning("the cache is damaged, it is fetched anew: %s", error)
+        start = _bring(session, session.cache.renew())
+    write_inputs(session, exchange, start)
+    session.cache.tidy()
+    return start
+
+
+def bring_exactly(session: Session) -> None:
+    """Make the tree the commit that a gate judges, wherever the branch is by now. Raises RunProblemError."""
+    task, head = session.task, session.task.expected_head
+    fetch(session)
+    if head is None or not session.cache.fetch_commit(head):
+        sentence = f"the commit {head} to judge is no longer in {task.url}: the branch was rewritten"
+        raise problems.RunProblemError("CommitNotFound", sentence)
+    session.worktree.bring(task.branch, head)
+
+
+def _bring(session: Session, branches: Branches) -> Start:
+    start = locate(session, branches)
+    removed = session.worktree.bring(session.task.branch, start.head)
+    log.info("the tree is at %s (base %s); %d leftovers removed", start.head, start.base, removed)
+    return start
+
+
+def locate(session: Session, branches: Branches) -> Start:
+    """Decide where the run starts: the table above. Raises RunProblemError, HeadMovedError."""
+    task = session.task
+    base = pinned_base(session, branches)
+    if task.expected_head is None:
+        if branches.branch is None:
+            return Start(base, None, base)
+        if task.adopt_branch or _first_run_was_lost(session, branches.branch, base):
+            return Start(branches.branch, branches.branch, base)
+        raise problems.RunProblemError(
+            "BranchExists",
+            f"the branch {task.branch} is already in {task.url}, at {branches.branch[:12]}: set spec.adoptBranch: true "
+            f"to work on it, choose another spec.branch, or delete it (git push {task.url} --delete {task.branch})",
+        )
+    if branches.branch is None:
+        raise problems.RunProblemError("BranchNotFound", branch_gone(task, task.expected_head))
+    if branches.branch == task.expected_head or _all_ours(session, task.expected_head, branches.branch):
+        return Start(branches.branch, branches.branch, base)
+    raise HeadMovedError(
+        f"the branch {task.branch} is at {branches.branch[:12]} and not at {task.expected_head[:12]}, where the last "
+        f"run left it: somebody pushed; its gates are looked at again",
+        branches.branch,
+        base,
+    )
+
+
+def pinned_base(session: Session, branches: Branches) -> str:
+    """The base commit of the item: the pinned one, or now and for ever the base branch's head."""
+    task = session.task
+    if task.base_commit is None:
+        if branches.base is None:
+            raise problems.RunProblemError(
+                "BaseBranchNotFound",
+                f"there is no branch {task.base_branch} in {task.url}: push it, or correct the item's base branch",
+            )
+        return branches.base
+    if not session.cache.fetch_commit(task.base_commit):
+        raise problems.RunProblemError(
+            "BaseCommitNotFound",
+            f"the base commit {task.base_commit} is no longer in {task.url}: {task.base_branch} was rewritten; "
+            f"push the commit again under any branch name, or create the item anew",
+        )
+    return task.base_commit
+
+
+def branch_gone(task: RunTask, head: str) -> str:
+    """The sentence for a branch that somebody deleted."""
+    return (
+        f"the branch {task.branch} is gone from {task.url}: push it again "
+        f"(git push {task.url} {head}:refs/heads/{task.branch}), or abort the item"
+    )
+
+
+def _all_ours(session: Session, expected: str, head: str) -> bool:
+    """Whether all that lies between is commits of this very item."""
+    bare = session.cache.bare
+    if not session.cache.has(expected):
+        return False
+    if bare.attempt("merge-base", "--is-ancestor", expected, head).code != 0:
+        return False
+    return set(_owners(session, expected, head)) == {session.task.uid}
+
+
+def _first_run_was_lost(session: Session, head: str, base: str) -> bool:
+    owners = set(_owners(session, base, head))
+    return owners == {session.task.uid} or (not owners and session.task.run > 1)
+
+
+def _owners(session: Session, old: str, new: str) -> list[str]:
+    """The uid in each commit's `WorkItem` trailer; empty text where there is none."""
+    form = "--format=%(trailers:key=WorkItem,valueonly,separator=%x2C)"
+    output = session.cache.bare.run("log", form, f"{old}..{new}", "--")
+    return output.stdout.decode(errors="replace").splitlines()
+
+
+def write_inputs(session: Session, exchange: Exchange, start: Start) -> None:
+    """Write prompt, system prompt and task file, and take this stage's outcome files away. Raises RunProblemError."""
+    task, bare, root = session.task, session.cache.bare, session.worktree.path
+    prompt = task.prompt.encode(errors="replace")
+    for path in task.include:
+        blob = facts.blob_at(bare, start.head, path)
+        if blob is not None:
+            # Read from the commit before the files of `remove` go: a verdict to rework is often one of them.
+            prompt += _section(path, facts.blob_bytes(bare, blob, INCLUDE_BYTES + 1))
+    exchange.put(PROMPT_FILE, prompt)
+    if task.system_prompt_file is not None:
+        exchange.put(SYSTEM_PROMPT_FILE, _system_prompt(session, task.system_prompt_file, start.base))
+    for path in task.remove:
+        if tree.unlink(root, path):
+            log.info("removed %s: this run has to write it anew", path)
+    if task.task_file is not None:
+        try:
+            tree.write(root, task.task_file, prompt)
+        except (tree.SymlinkError, IsADirectoryError) as error:
+            raise problems.RunProblemError(
+                "TaskFileRefused",
+                f"the task file {task.task_file} cannot be written at {start.head[:12]}, because it is a folder or a "
+                f"part of its path is a symlink or a file: choose another taskFile in the Pipeline",
+            ) from error
+
+
+def _section(path: str, content: bytes) -> bytes:
+    cut = len(content) > INCLUDE_BYTES
+    text = content[:INCLUDE_BYTES]
+    if cut:
+        text = text.decode(errors="ignore").encode() + b"\n[cut: the file is longer, read it in the worktree]"
+    return f"\n\n## {path}\n\n".encode() + text.rstrip(b"\n") + b"\n"
+
+
+def _system_prompt(session: Session, path: str, base: str) -> bytes:
+    blob = facts.blob_at(session.cache.bare, base, path)
+    content = b"" if blob is None else facts.blob_bytes(session.cache.bare, blob, SYSTEM_PROMPT_BYTES + 1)
+    if not content.strip():
+        state = "is not a file" if blob is None else "is empty"
+        raise problems.RunProblemError(
+            "PromptFileNotFound",
+            f"{path}, the agent's systemPromptFile, {state} at the base commit {base}: commit it to "
+            f"{session.task.base_branch} and create the item anew, or correct the Pipeline",
+        )
+    if len(content) > SYSTEM_PROMPT_BYTES:
+        raise problems.RunProblemError("PromptFileTooLarge", f"{path} is larger than 1 MiB at the base commit {base}")
+    return content

@@ -1,0 +1,217 @@
+"""The three things a runner does, each ending in a report: run beside an agent, look at a branch, prepare a gate.
+
+A report is written whatever happened, because it is all that the operator will ever see of the volume. Only a defect
+of ours ends without one, with a traceback in the log; the agent is told to stop even then.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import logging
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+import pydantic
+
+from workitems.api.run import Problem, RunKind, RunReport, RunTask
+from workitems.runner import checkout, facts, problems, report
+from workitems.runner.exchange import Exchange, TerminatedError, Termination
+from workitems.runner.places import SAFE_NAME, TERMINATION_LOG, Patience, Places
+from workitems.runner.publish import Published, publish
+
+log = logging.getLogger("runner")
+
+TASK_BYTES = 1024 * 1024
+
+
+@dataclasses.dataclass(frozen=True)
+class Runner:
+    """One start of the program."""
+
+    places: Places
+    patience: Patience
+    termination: Termination
+
+    def run(self, kind: RunKind) -> int:
+        """Do what a kind of Job needs; the exit code: 0 wherever a report was written, except before a gate."""
+        exchange = Exchange(self.places.exchange)
+        try:
+            task = read_task(self.places.task_file, kind)
+            actions: dict[RunKind, Callable[[RunTask, Exchange], RunReport]] = {
+                RunKind.AGENT: self._agent,
+                RunKind.LOOK: self._look,
+                RunKind.GATE: self._gate,
+            }
+            result = actions[kind](task, exchange)
+        except problems.RunProblemError as error:  # the task itself: there is nothing to say whose report this is
+            result = RunReport(run=0, uid="", problem=error.problem)
+        finally:
+            if kind is RunKind.AGENT and not exchange.decided:
+                # Also when we fail by a defect: the agent must not wait for ever.
+                exchange.stop("the runner could not prepare this run: see the log of the container runner")
+        report.write(result, self.places.report)
+        # A gate's command is the next container of the pod: it must not judge a tree that is not there.
+        return 1 if kind is RunKind.GATE and result.problem is not None else 0
+
+    def _agent(self, task: RunTask, exchange: Exchange) -> RunReport:
+        outcome = _Outcome(self.termination)
+        session = self._session(task, outcome)
+        start = None if session is None else outcome.attempt(lambda: checkout.prepare(session, exchange))
+        if session is None or start is None:
+            exchange.stop(outcome.sentence)
+            return self._described(task, session, outcome)
+        outcome.base, outcome.head = start.base, start.remote
+        exchange.go()
+        if not exchange.wait(self.patience.hello, self.patience.parting, self.termination):
+            exchange.stop("too late: the runner has given up waiting for this container")
+            waited = "before the pod was deleted" if self.termination.requested else f"in {self.patience.hello:.0f} s"
+            sentence = f"the agent's container did not start {waited}: see the pod's events and that container's state"
+            outcome.note(problems.RunProblemError("AgentNotStarted", sentence, retry=True))
+            return self._described(task, session, outcome)
+        # The work is there now: from here on a SIGTERM only makes us hurry.
+        published = outcome.attempt(lambda: publish(session, start), interruptible=False)
+        return self._described(task, session, outcome, published or Published(start.remote))
+
+    def _look(self, task: RunTask, _exchange: Exchange) -> RunReport:
+        outcome = _Outcome(self.termination)
+        session = self._session(task, outcome)
+        branches = None if session is None else outcome.attempt(lambda: checkout.fetch(session))
+        if branches is not None and branches.branch is None:
+            sentence = checkout.branch_gone(task, task.expected_head or "<commit>")
+            outcome.note(problems.RunProblemError("BranchNotFound", sentence))
+        outcome.head = branches.branch if branches else None
+        return self._described(task, session, outcome)
+
+    def _gate(self, task: RunTask, _exchange: Exchange) -> RunReport:
+        outcome = _Outcome(self.termination)
+        session = self._session(task, outcome)
+        if session is not None:
+            outcome.attempt(lambda: checkout.bring_exactly(session))
+        report_of = RunReport(run=task.run, uid=task.uid, base_commit=task.base_commit, head=task.expected_head)
+        return report_of if outcome.problem is None else report_of.model_copy(update={"problem": outcome.problem})
+
+    def _session(self, task: RunTask, outcome: _Outcome) -> checkout.Session | None:
+        return outcome.attempt(lambda: checkout.Session.open(task, self.places, self.patience, self.termination))
+
+    def _described(
+        self, task: RunTask, session: checkout.Session | None, outcome: _Outcome, published: Published | None = None
+    ) -> RunReport:
+        """The report about the branch as the remote has it, and about what this run did."""
+        head = outcome.head
+        update: dict[str, object] = {"base_commit": outcome.base or task.base_commit}
+        if published is not None:
+            head = published.head
+            if published.problem is not None:
+                outcome.note(published.problem)
+            update |= {
+                "agent_started": True,
+                "committed": published.committed,
+                "pushed": published.pushed,
+                "diverted_to": published.diverted_to,
+                "left_out": published.left_out[: report.LEFT_OUT_NAMES],
+                "left_out_total": len(published.left_out),
+            }
+        if session is not None and head is not None:
+            found = outcome.attempt(lambda: self._facts(session, head), interruptible=False)
+            if found is not None:
+                update |= {field.name: getattr(found, field.name) for field in dataclasses.fields(found)}
+        update["problem"] = outcome.problem
+        return RunReport(run=task.run, uid=task.uid).model_copy(update=update)
+
+    def _facts(self, session: checkout.Session, head: str) -> facts.Facts:
+        if not session.cache.has(head):
+            # Somebody's push, seen only when ours was refused.
+            checkout.fetch(session)
+        return facts.read(session.cache.bare, session.task, head)
+
+
+T = TypeVar("T")
+
+
+@dataclasses.dataclass
+class _Outcome:
+    """What went wrong first, and the commits that the report is to be about."""
+
+    termination: Termination
+    problem: Problem | None = None
+    head: str | None = None
+    base: str | None = None
+
+    @property
+    def sentence(self) -> str:
+        """The problem as the agent's log shows it."""
+        return f"{self.problem.reason}: {self.problem.message}" if self.problem else ""
+
+    def note(self, error: problems.RunProblemError) -> None:
+        """Keep a problem, unless there is one already: later ones are mostly its consequences."""
+        log.error("%s: %s", error.problem.reason, error.problem.message)
+        self.problem = self.problem or error.problem
+
+    def attempt(self, action: Callable[[], T], *, interruptible: bool = True) -> T | None:
+        """The action's result; None if there is a problem instead. Defects pass through."""
+        try:
+            return self._carry_out(action, interruptible=interruptible)
+        except checkout.HeadMovedError as error:
+            self.head, self.base = error.head, error.base
+            self.note(error)
+        except problems.RunProblemError as error:
+            self.note(error)
+        except problems.GitError as error:
+            self.note(problems.RunProblemError("GitFailed", str(error)))
+        except TerminatedError:
+            sentence = "the pod was deleted before its agent could start"
+            self.note(problems.RunProblemError("Interrupted", sentence, retry=True))
+        except OSError as error:
+            found = problems.from_os_error(error)
+            if found is None:
+                raise
+            self.note(found)
+        return None
+
+    def _carry_out(self, action: Callable[[], T], *, interruptible: bool) -> T:
+        try:
+            self.termination.interrupts = interruptible
+            return action()
+        finally:
+            self.termination.interrupts = False
+
+
+def read_task(path: Path, kind: RunKind) -> RunTask:
+    """Read the task. Raises RunProblemError with a sentence that does not repeat the task's texts."""
+    try:
+        with path.open("rb") as file:
+            task = RunTask.model_validate_json(file.read(TASK_BYTES))
+    except OSError as error:
+        raise problems.RunProblemError("TaskUnreadable", f"the task {path} cannot be read: {error.strerror}") from error
+    except pydantic.ValidationError as error:
+        places = ", ".join(".".join(map(str, entry["loc"])) or entry["type"] for entry in error.errors()[:5])
+        raise problems.RunProblemError("TaskUnreadable", f"the task {path} is not a task: {places}") from error
+    if task.kind is not kind:
+        raise problems.RunProblemError(
+            "TaskUnreadable", f"the task is for {task.kind.value}, the command for {kind.value}"
+        )
+    for name in (task.item, task.repository):
+        if not SAFE_NAME.match(name) or ".." in name:
+            raise problems.RunProblemError("TaskUnreadable", f"{name!r} is not the name of a Kubernetes object")
+    return task
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run `agent`, `look` or `gate`; `argv` is without the program's name."""
+    parser = argparse.ArgumentParser(prog="python -m workitems runner", description=__doc__)
+    parser.add_argument("kind", choices=[kind.value.lower() for kind in RunKind])
+    parser.add_argument("--report", type=Path, default=Path(TERMINATION_LOG), help="where the report goes")
+    parser.add_argument(
+        "--hello-seconds", type=float, default=Patience.hello, help="for the agent's container to start"
+    )
+    arguments = parser.parse_args(argv)
+    logging.basicConfig(level=logging.INFO, stream=sys.stdout, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    os.umask(0o022)
+    termination = Termination()
+    termination.install()
+    runner = Runner(Places(report=arguments.report), Patience(hello=arguments.hello_seconds), termination)
+    return runner.run(RunKind(arguments.kind.capitalize()))
