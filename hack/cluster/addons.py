@@ -1,7 +1,7 @@
 """Cluster DNS and volumes: what people expect of every cluster, run as processes of the machine.
 
-In a pod each would need an image; as processes they need only their binary and a kubeconfig of their own, with no more rights than the
-pods would have.
+In a pod each would need an image; as processes they need only their binary and a kubeconfig of their own, with no more
+rights than the pods would have.
 """
 
 from __future__ import annotations
@@ -94,7 +94,8 @@ def _volumes(layout: Layout, node_image: str) -> Part:
         "--kubeconfig", str(layout.kubeconfig_of("local-path")),
         "--config", str(path), "--helper-pod-file", str(helper),
         "--namespace", "local-path-storage", "--service-account-name", "default",
-        # It counts its tries, and gives a volume up after them: a pod that could not start at once must not cost a claim.
+        # It counts its tries, and gives a volume up after them: a pod that could not start at once must not cost a
+        # claim.
         "--provisioning-retry-count", "1000", "--deletion-retry-count", "1000",
     )  # fmt: skip
     # It has no address to ask; that it goes on living is what can be known.

@@ -1,7 +1,8 @@
 """A container image without a container tool: an OCI archive of one layer, put together with tarfile.
 
-The node needs two tiny static programs as an image (what holds a pod's namespaces, what makes a volume's folder), long before there is
-anything that could build one. Everything in the archive is fixed (times, owners, order), so the same programs give the same image.
+The node needs two tiny static programs as an image (what holds a pod's namespaces, what makes a volume's folder), long
+before there is anything that could build one. Everything in the archive is fixed (times, owners, order), so the same
+programs give the same image.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """The cluster's programs, built from Go modules and kept for every later checkout.
 
-The build takes about ten minutes on two cores the first time, so its result is cached under a name that follows from what goes into it
-(go.mod, go.sum, our own source, the platform): a checkout with the same modules finds it, one with others builds its own. A build goes
-to a folder of its own and is moved into place at the end, so that a kill leaves no half binary.
+The build takes about ten minutes on two cores the first time, so its result is cached under a name that follows from
+what goes into it (go.mod, go.sum, our own source, the platform): a checkout with the same modules finds it, one with
+others builds its own. A build goes to a folder of its own and is moved into place at the end, so that a kill leaves no
+half binary.
 """
 
 from __future__ import annotations
@@ -63,7 +64,8 @@ def architecture() -> str:
     machine = platform.machine().lower()
     if machine not in _ARCHITECTURES:
         raise ClusterError(
-            f"The cluster is built for amd64 and arm64, not for {machine}; name a cluster of yours with WORKITEMS_CONTEXT."
+            f"The cluster is built for amd64 and arm64, not for {machine}; name a cluster of yours with "
+            "WORKITEMS_CONTEXT."
         )
     return _ARCHITECTURES[machine]
 
@@ -92,7 +94,10 @@ def cached(module: Module, cache: Path) -> Path | None:
 
 
 def build(module: Module, cache: Path) -> Path:
-    """The folder with this module's programs; builds them if the cache lacks them. Raises ClusterError when they cannot be built."""
+    """The folder with this module's programs; builds them if the cache lacks them.
+
+    Raises ClusterError when they cannot be built.
+    """
     folder = _folder(module, cache)
     if folder.is_dir():
         return folder
@@ -136,8 +141,10 @@ def _build_one(go: Path, module: Module, package: str, target: Path) -> None:
         tail = _show_progress(target.name, process.stderr or ())
     if process.returncode != 0:
         raise ClusterError(
-            f"Building {target.name} from {module.folder.relative_to(toolchain.MODULES.parents[2])} failed: {shell.last_lines(tail)}. "
-            "The build needs a Go module proxy (`go env GOPROXY`) and 8 GB of disk; run the command again to go on where it stopped."
+            f"Building {target.name} from {module.folder.relative_to(toolchain.MODULES.parents[2])} failed: "
+            f"{shell.last_lines(tail)}. "
+            "The build needs a Go module proxy (`go env GOPROXY`) and 8 GB of disk; run the command again to go on "
+            "where it stopped."
         )
 
 

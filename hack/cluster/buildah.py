@@ -1,7 +1,8 @@
-"""Building images without Docker: buildah, with a storage of its own in the cache, and a base image made from the machine's own Debian.
+"""Building images without Docker: buildah, and a base image made from the machine's own Debian packages.
 
-There is no registry to take a base image from, so mmdebstrap makes one out of the packages that the machine itself is made of. What only
-this machine needs for a build (its certificate authorities, its package index settings) is mounted for the build and never copied in.
+There is no registry to take a base image from, so mmdebstrap makes one out of the packages that the machine itself is
+made of. What only this machine needs for a build (its certificate authorities, its package index settings) is mounted
+for the build and never copied in.
 """
 
 from __future__ import annotations
@@ -36,7 +37,10 @@ class Buildah:
         return f"localhost/workitems-base:{hashlib.sha256(recipe.encode()).hexdigest()[:12]}"
 
     def build(self, context: Path, target: str, name: str) -> None:
-        """Build one target of the context's Dockerfile. Raises ClusterError when it fails, with the build's output on stderr."""
+        """Build one target of the context's Dockerfile.
+
+        Raises ClusterError when it fails, with the build's output on stderr.
+        """
         packages.ensure_images()
         self._ensure_base()
         with _build_time_mounts() as mounts:
@@ -73,7 +77,8 @@ class Buildah:
                 "mmdebstrap", "--quiet", "--variant=minbase", f"--include={','.join(_BASE_PACKAGES)}",
                 *(f"--dpkgopt=path-exclude={pattern}" for pattern in _NOT_NEEDED),
                 f"--aptopt={_apt_settings(folder)}",
-                # Where this machine gets its packages is this machine's affair; a build that installs more has /etc/apt mounted.
+                # Where this machine gets its packages is this machine's affair; a build that installs more has /etc/apt
+                # mounted.
                 '--customize-hook=rm -f "$1/etc/apt/sources.list" "$1/etc/apt/apt.conf.d/99mmdebstrap"',
                 codename, folder / "base.tar", *_apt_sources(identity),
             ]
@@ -119,7 +124,8 @@ def _os_release() -> tuple[str, str]:
     identity, codename = (values.get(key, "").strip('"') for key in ("ID", "VERSION_CODENAME"))
     if identity not in {"debian", "ubuntu"} or not codename:
         raise ClusterError(
-            f"Images can be built without Docker on Debian and Ubuntu only, and this is {identity or 'unknown'}; start Docker here."
+            f"Images can be built without Docker on Debian and Ubuntu only, and this is {identity or 'unknown'}; start "
+            "Docker here."
         )
     return identity, codename
 
@@ -141,7 +147,8 @@ def _apt_sources(identity: str) -> list[str]:
         if sources:
             return sources
     raise ClusterError(
-        f"No apt source of this machine is of {identity} itself (`apt-get indextargets`); add the distribution's own, or start Docker."
+        f"No apt source of this machine is of {identity} itself (`apt-get indextargets`); add the distribution's "
+        "own, or start Docker."
     )
 
 

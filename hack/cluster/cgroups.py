@@ -1,7 +1,8 @@
-"""The control groups that the kubelet puts pods into: what this machine supports, and removing them, on cgroup v1 and v2.
+"""The control groups that the kubelet puts pods into, on cgroup v1 and v2: what there is, making and removing them.
 
-On v1 each controller is a hierarchy of its own, on v2 there is one; hybrid machines have both. All of them are found in the mount table
-instead of being assumed. The cluster has a group of its own at the top of each, so that it never touches another kubelet's.
+On v1 each controller is a hierarchy of its own, on v2 there is one; hybrid machines have both. All of them are found in
+the mount table instead of being assumed. The cluster has a group of its own at the top of each, so that it never
+touches another kubelet's.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ def check() -> None:
     missing = [controller for controller in _NEEDED if not has(controller)]
     if missing:
         raise ClusterError(
-            f"This machine offers no control group for {' and '.join(missing)} (see /proc/mounts and /proc/cgroups), so pods cannot be "
+            f"This machine offers no control group for {' and '.join(missing)} (see /proc/mounts and /proc/cgroups), "
+            "so pods cannot be "
             "limited; run on a machine that mounts them, or name another cluster with WORKITEMS_CONTEXT."
         )
 
@@ -37,8 +39,9 @@ def ensure() -> None:
                 (mount / "cgroup.subtree_control").write_text(wanted)
             except OSError as error:
                 raise ClusterError(
-                    f"The controllers of {mount} cannot be handed down ({error.strerror}), as in a container whose processes sit in its top "
-                    "group; run on the machine itself, or name another cluster with WORKITEMS_CONTEXT."
+                    f"The controllers of {mount} cannot be handed down ({error.strerror}), as in a container whose processes "
+                    "sit in its top "
+                    "sit there; run on the machine itself, or name another cluster with WORKITEMS_CONTEXT."
                 ) from error
         (mount / ROOT.lstrip("/")).mkdir(exist_ok=True)
 
@@ -65,7 +68,8 @@ def kill_pods() -> None:
                 continue  # ended in between
         if time.monotonic() > end:
             raise ClusterError(
-                f"The pods' processes {sorted(pids)} do not die (blocked in the kernel?); restart the machine to be rid of them."
+                f"The pods' processes {sorted(pids)} do not die (blocked in the kernel?); restart the machine to be rid of "
+                "them."
             )
         time.sleep(0.05)
 

@@ -10,7 +10,10 @@ __all__ = ["Cluster", "current"]
 
 
 def current() -> Cluster:
-    """The cluster for this environment, which need not be up. Raises ClusterError when a named context does not exist."""
+    """The cluster for this environment, which need not be up.
+
+    Raises ClusterError when a named context does not exist.
+    """
     chosen = settings.read()
     if chosen.context:
         return context.find(chosen, chosen.context)

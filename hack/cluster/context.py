@@ -51,7 +51,8 @@ class ContextCluster:
     def load(self, archive: Path, name: str) -> None:
         """Not possible from here. Raises ClusterError, always."""
         raise ClusterError(
-            f"The image {name} ({archive}) cannot be loaded into the context {self.context}; push it to a registry the cluster reads."
+            f"The image {name} ({archive}) cannot be loaded into the context {self.context}; push it to a registry the "
+            "cluster reads."
         )
 
     def forget(self, name: str) -> None:
@@ -66,7 +67,8 @@ def find(settings: Settings, context: str) -> ContextCluster:
         if path.is_file() and context in _contexts(path):
             return ContextCluster(settings, context, path.absolute())
     raise ClusterError(
-        f"WORKITEMS_CONTEXT names the context {context}, which is not in {paths}; correct the name, set KUBECONFIG, or unset it."
+        f"WORKITEMS_CONTEXT names the context {context}, which is not in {paths}; correct the name, set "
+        "KUBECONFIG, or unset it."
     )
 
 

@@ -46,9 +46,11 @@ def _etcd(layout: Layout) -> Part:
         str(layout.programs.kube), "etcd",
         f"--data-dir={layout.state}/etcd",
         f"--listen-client-urls={_ETCD}", f"--advertise-client-urls={_ETCD}",
-        f"--listen-peer-urls={_ETCD_PEER}", f"--initial-advertise-peer-urls={_ETCD_PEER}", f"--initial-cluster=default={_ETCD_PEER}",
+        f"--listen-peer-urls={_ETCD_PEER}", f"--initial-advertise-peer-urls={_ETCD_PEER}",
+        f"--initial-cluster=default={_ETCD_PEER}",
         # TLS even on the loopback address: etcd holds every Secret, and other users of the machine reach it too.
-        f"--cert-file={pki}/server.crt", f"--key-file={pki}/server.key", "--client-cert-auth", f"--trusted-ca-file={pki}/ca.crt",
+        f"--cert-file={pki}/server.crt", f"--key-file={pki}/server.key", "--client-cert-auth",
+        f"--trusted-ca-file={pki}/ca.crt",
         f"--peer-cert-file={pki}/server.crt", f"--peer-key-file={pki}/server.key",
         "--peer-client-cert-auth", f"--peer-trusted-ca-file={pki}/ca.crt",
         # A cluster for tests: ten times as many writes a second, and a power cut may cost it its data.
@@ -64,16 +66,19 @@ def _apiserver(layout: Layout) -> Part:
         str(layout.programs.kube), "apiserver",
         # Only on the bridge: pods and this machine reach it, other machines do not.
         f"--bind-address={network.NODE_IP}", f"--advertise-address={network.NODE_IP}", f"--secure-port={API_PORT}",
-        f"--tls-cert-file={pki}/server.crt", f"--tls-private-key-file={pki}/server.key", f"--client-ca-file={pki}/ca.crt",
+        f"--tls-cert-file={pki}/server.crt", f"--tls-private-key-file={pki}/server.key",
+        f"--client-ca-file={pki}/ca.crt",
         f"--etcd-servers={_ETCD}", f"--etcd-cafile={pki}/ca.crt",
         f"--etcd-certfile={pki}/admin.crt", f"--etcd-keyfile={pki}/admin.key",
         f"--service-cluster-ip-range={network.SERVICES}",
         "--service-account-issuer=https://kubernetes.default.svc",
-        f"--service-account-key-file={pki}/service-accounts.pub", f"--service-account-signing-key-file={pki}/service-accounts.key",
+        f"--service-account-key-file={pki}/service-accounts.pub",
+        f"--service-account-signing-key-file={pki}/service-accounts.key",
         "--authorization-mode=Node,RBAC", "--enable-admission-plugins=NodeRestriction", "--allow-privileged",
         # The node's name is no name that DNS knows, so `kubectl logs` and `exec` go to its address.
         "--kubelet-preferred-address-types=InternalIP", f"--kubelet-certificate-authority={pki}/ca.crt",
-        f"--kubelet-client-certificate={pki}/apiserver-kubelet.crt", f"--kubelet-client-key={pki}/apiserver-kubelet.key",
+        f"--kubelet-client-certificate={pki}/apiserver-kubelet.crt",
+        f"--kubelet-client-key={pki}/apiserver-kubelet.key",
         f"--audit-policy-file={layout.config}/audit-policy.yaml", f"--audit-log-path={layout.state}/log/audit.log",
         "--audit-log-maxsize=100", "--audit-log-maxbackup=3",
     )  # fmt: skip
@@ -88,7 +93,8 @@ def _controllers(layout: Layout) -> Part:
         "--bind-address=127.0.0.1", f"--secure-port={CONTROLLERS_PORT}",
         f"--tls-cert-file={pki}/server.crt", f"--tls-private-key-file={pki}/server.key",
         "--use-service-account-credentials", f"--service-account-private-key-file={pki}/service-accounts.key",
-        f"--root-ca-file={pki}/ca.crt", f"--cluster-signing-cert-file={pki}/ca.crt", f"--cluster-signing-key-file={pki}/ca.key",
+        f"--root-ca-file={pki}/ca.crt", f"--cluster-signing-cert-file={pki}/ca.crt",
+        f"--cluster-signing-key-file={pki}/ca.key",
         "--leader-elect=false",
         # Twenty items at once must wait for their agents, not for the cluster.
         "--kube-api-qps=100", "--kube-api-burst=200", "--concurrent-job-syncs=10",

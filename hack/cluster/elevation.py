@@ -1,6 +1,7 @@
-"""The local cluster belongs to root: it makes bridges, mounts and control groups. This is how others than root get there.
+"""The local cluster belongs to root: it makes bridges, mounts and control groups. How others get there.
 
-The whole command runs again through `sudo`, with the few variables that matter spelled out, because sudo drops the environment and PATH.
+The whole command runs again through `sudo`, with the few variables that matter spelled out, because sudo drops the
+environment and PATH.
 """
 
 from __future__ import annotations
@@ -48,7 +49,8 @@ def check() -> None:
     """Raises ClusterError when this is neither root nor someone whom sudo makes root without asking for a password."""
     if not is_root() and (shell.find("sudo") is None or shell.attempt(["sudo", "-n", "true"]).returncode != 0):
         raise ClusterError(
-            "The local cluster needs root, or sudo without a password, and Docker, which would do without, does not run here; "
+            "The local cluster needs root, or sudo without a password, and Docker, which would do without, does not "
+            "run here; "
             "start Docker, become root, or name a cluster of yours with WORKITEMS_CONTEXT."
         )
 

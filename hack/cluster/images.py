@@ -1,7 +1,7 @@
 """The operator's and the agent's image: built from this checkout, loaded into the cluster, both only when they changed.
 
-An image is named after what goes into it (the Dockerfile and the files that it copies), so "is it there already" needs no bookkeeping:
-the name answers. A named context cannot be loaded from here, so its images must be named too.
+An image is named after what goes into it (the Dockerfile and the files that it copies), so "is it there already" needs
+no bookkeeping: the name answers. A named context cannot be loaded from here, so its images must be named too.
 """
 
 from __future__ import annotations
@@ -76,7 +76,10 @@ class Docker:
 
 
 def build_and_load(cluster: Cluster) -> Images:
-    """The images of this checkout in this cluster, which must be up. Raises ClusterError with what is missing or went wrong."""
+    """The images of this checkout in this cluster, which must be up.
+
+    Raises ClusterError with what is missing or went wrong.
+    """
     chosen = settings.read()
     if cluster.kind == "context":
         return _named(chosen, cluster.context)
@@ -117,7 +120,8 @@ def load(cluster: Cluster, name: str) -> None:
 def _named(chosen: settings.Settings, context: str) -> Images:
     if not chosen.operator_image or not chosen.agent_image:
         raise ClusterError(
-            f"The cluster of the context {context} fetches its images itself: push the targets operator and agent of the Dockerfile to a registry "
+            f"The cluster of the context {context} fetches its images itself: push the targets operator and agent of "
+            "the Dockerfile to a registry "
             "it reads, and name them in WORKITEMS_OPERATOR_IMAGE and WORKITEMS_AGENT_IMAGE."
         )
     return Images(operator=chosen.operator_image, agent=chosen.agent_image)
@@ -163,7 +167,10 @@ def _inputs(repository: Path) -> list[str]:
 
 
 def _prune(cluster: Cluster, builder: Builder, tag: str, history: Path) -> None:
-    """Forget all but the last few builds. Not only the newest is kept: pods of a rollout may still need the ones before."""
+    """Forget all but the last few builds.
+
+    Not only the newest is kept: pods of a rollout may still need the ones before.
+    """
     tags = [line for line in (history.read_text().split() if history.exists() else []) if line != tag]
     tags.append(tag)
     loaded = cluster.images() or set()

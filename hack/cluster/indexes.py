@@ -1,7 +1,7 @@
 """How this machine reaches its Python package index, for a build that runs inside an image.
 
-A machine may know its index by environment variables or by pip's and uv's configuration files. A build sees none of these, so they are
-rewritten as the two files that pip and uv read in every image, mounted for the build only.
+A machine may know its index by environment variables or by pip's and uv's configuration files. A build sees none of
+these, so they are rewritten as the two files that pip and uv read in every image, mounted for the build only.
 """
 
 from __future__ import annotations

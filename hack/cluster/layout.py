@@ -1,6 +1,7 @@
 """Addresses, ports and folders of the local cluster, in one place because its parts must agree on them.
 
-The ports are the usual ones moved out of the way (6443 is 16443), so that another cluster or a Docker Desktop on the machine keeps its own.
+The ports are the usual ones moved out of the way (6443 is 16443), so that another cluster or a Docker Desktop on the
+machine keeps its own.
 """
 
 from __future__ import annotations

@@ -7,24 +7,29 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hack.cluster import shell
+from hack.cluster.settings import RUN
 
 _SHIM_SOCKETS = Path("/run/containerd/s")
 _LOG_LINKS = Path("/var/log/containers")
 # The kubelet puts its device plugins here whatever its own root is.
 _DEVICE_PLUGINS = Path("/var/lib/kubelet/device-plugins")
+_CNI_RESULTS = Path("/var/lib/cni/results")
 _MAY_BE_EMPTY = (
     _LOG_LINKS,
     _SHIM_SOCKETS,
     _SHIM_SOCKETS.parent,
     _DEVICE_PLUGINS,
     _DEVICE_PLUGINS.parent,
-    Path("/var/lib/cni/results"),
-    Path("/var/lib/cni"),
+    _CNI_RESULTS,
+    _CNI_RESULTS.parent,
 )
 
 
 def end_containers(ctr: Sequence[str]) -> None:
-    """End every container through containerd, so that its shim ends too and takes its socket along; what fails is killed later."""
+    """End every container through containerd, so that its shim ends too and takes its socket along.
+
+    What fails is killed later.
+    """
     containers = shell.attempt([*ctr, "containers", "list", "--quiet"]).stdout.split()
     if containers:
         shell.say(f"ending {len(containers)} containers")
@@ -52,10 +57,13 @@ def empty(folder: Path, keep: Sequence[str] = ()) -> None:
 
 
 def remove_files(state: Path) -> None:
-    """Remove the kubelet's links to pod logs, its device plugin files, and sockets of shims that nobody listens on any more."""
+    """Remove what the kubelet, the CNI library and shims keep outside the state: only files that are the cluster's."""
     for link in _LOG_LINKS.glob("*"):
         if link.is_symlink() and link.readlink().is_relative_to(state):
             link.unlink()
+    for result in _CNI_RESULTS.glob("*"):
+        if f'"{RUN}/' in result.read_text(errors="replace"):
+            result.unlink()
     listening = Path("/proc/net/unix").read_text()
     for socket in _SHIM_SOCKETS.glob("*"):
         if str(socket) not in listening:

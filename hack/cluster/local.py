@@ -1,7 +1,8 @@
-"""The local cluster: a control plane and one node as processes of this machine, without Docker and without an image registry.
+"""The local cluster: a control plane and one node as processes of this machine, without Docker or a registry.
 
-`up` walks through everything in the order of need and changes only what is not as it should be, so it is also the repair after a kill or
-a reboot. `down` takes everything away in the reverse order and does not stop at what is gone already.
+`up` walks through everything in the order of need and changes only what is not as it should be, so it is also the
+repair after a kill or a reboot. `down` takes everything away in the reverse order and does not stop at what is gone
+already.
 """
 
 from __future__ import annotations
@@ -83,7 +84,8 @@ class LocalCluster:
         shell.run([*node.ctr(), "images", "import", archive])
         if name not in (self.images() or ()):
             raise ClusterError(
-                f"The archive {archive} was imported, but the cluster has no image {name}; its name must be in the archive."
+                f"The archive {archive} was imported, but the cluster has no image {name}; its name must be in the "
+                "archive."
             )
 
     def forget(self, name: str) -> None:

@@ -11,7 +11,10 @@ Kind = Literal["context", "kind", "local"]
 
 
 class Cluster(Protocol):
-    """A cluster by kind. Everything goes through `kubeconfig` and `context`, never through a person's current context."""
+    """A cluster by kind.
+
+    Everything goes through `kubeconfig` and `context`, never through a person's current context.
+    """
 
     @property
     def kind(self) -> Kind:

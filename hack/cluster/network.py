@@ -1,7 +1,8 @@
-"""The network of the local cluster's only node: a bridge, a few firewall rules, kernel settings; and taking all of it away again.
+"""The network of the local cluster's only node: bridge, firewall rules, kernel settings; and removing all of it.
 
-Everything listens on the bridge's own address, so that pods reach it and the machine's other networks do not. Masquerading is one rule of
-ours instead of a chain per pod from the CNI plugin: pods start faster, and there is one thing to remove.
+Everything listens on the bridge's own address, so that pods reach it and the machine's other networks do not.
+Masquerading is one rule of ours instead of a chain per pod from the CNI plugin: pods start faster, and there is one
+thing to remove.
 """
 
 from __future__ import annotations
@@ -48,7 +49,10 @@ _KUBELET_SYSCTLS = (
 
 
 def ensure(state: Path) -> None:
-    """Make the bridge, the rules and the settings. Raises ClusterError when the addresses are in use or the kernel refuses."""
+    """Make the bridge, the rules and the settings.
+
+    Raises ClusterError when the addresses are in use or the kernel refuses.
+    """
     _refuse_overlaps()
     for module in ("br_netfilter", "overlay"):
         if shell.find("modprobe"):
@@ -74,7 +78,8 @@ def remove(state: Path) -> None:
     """Take away what `ensure`, the kubelet, kube-proxy and the CNI plugin have made; nothing to take away is fine."""
     if shell.find("iptables-save") and _rules_are_ours():
         for program in ("ip6tables", "iptables"):
-            # nat last: its rule with our comment is what tells a second `down`, after a kill, that the rest is ours too.
+            # nat last: its rule with our comment is what tells a second `down`, after a kill, that the rest is ours
+            # too.
             for table in ("mangle", "raw", "filter", "nat"):
                 _remove_rules(program, table)
     if shell.find("ip"):
@@ -83,15 +88,14 @@ def remove(state: Path) -> None:
             shell.attempt(["ip", "link", "delete", name])
         shell.attempt(["ip", "link", "delete", BRIDGE])
     _restore_sysctls(state / "sysctls.json")
-    for cached in Path("/var/lib/cni/results").glob(f"{CNI_NETWORK}-*"):
-        cached.unlink()
 
 
 def refuse_other_kubernetes() -> None:
-    """Raises ClusterError when another Kubernetes runs on this machine's own network: the two would rewrite each other's firewall rules."""
+    """Raises ClusterError when another Kubernetes runs here: the two would rewrite each other's firewall rules."""
     if "KUBE-SERVICES" in shell.run(["iptables-save", "-t", "nat"]) and not _rules_are_ours():
         raise ClusterError(
-            "This machine's firewall has the rules of another Kubernetes (chain KUBE-SERVICES), and two cannot share one; "
+            "This machine's firewall has the rules of another Kubernetes (chain KUBE-SERVICES), and two cannot share "
+            "one; "
             "name that cluster's context with WORKITEMS_CONTEXT, or remove it and try again."
         )
 
@@ -110,7 +114,8 @@ def _refuse_overlaps() -> None:
         for wanted in (PODS, SERVICES):
             if route.overlaps(ipaddress.ip_network(wanted)):
                 raise ClusterError(
-                    f"The local cluster needs the addresses {wanted}, and this machine has a route to {route} ({rest.strip()}); "
+                    f"The local cluster needs the addresses {wanted}, and this machine has a route to {route} "
+                    f"({rest.strip()}); "
                     "remove that route, or name another cluster with WORKITEMS_CONTEXT."
                 )
 

@@ -1,7 +1,7 @@
 """The node: containerd, kubelet, kube-proxy, and the image that every pod needs before any other can be loaded.
 
-Nothing of it touches what the machine has already: containerd has its own root, socket and CNI configuration, the kubelet its own control
-group, log folder and port.
+Nothing of it touches what the machine has already: containerd has its own root, socket and CNI configuration, the
+kubelet its own control group, log folder and port.
 """
 
 from __future__ import annotations
@@ -86,8 +86,8 @@ def load_image(layout: Layout, name: str) -> None:
 def _containerd_config(layout: Layout, node_image: str) -> str:
     snapshotter = "overlayfs" if _overlay_works(layout.state) else "native"
     root, run = layout.state / "containerd", settings.RUN
-    # restrict_oom_score_adj: without CAP_SYS_RESOURCE runc may not lower a score and dies with "can't get final child's PID from pipe".
-    # netns_mounts_under_state_dir: network namespaces lie with the rest, where `down` finds them.
+    # restrict_oom_score_adj: without CAP_SYS_RESOURCE runc may not lower a score and dies with "can't get final child's
+    # PID from pipe". netns_mounts_under_state_dir: network namespaces lie with the rest, where `down` finds them.
     return f"""\
 version = 2
 root = "{root}"
@@ -109,11 +109,19 @@ state = "{run}/containerd"
     conf_dir = "{layout.config}/cni"
   [plugins."io.containerd.grpc.v1.cri".containerd]
     snapshotter = "{snapshotter}"
+    default_runtime_name = "runc"
+    [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc]
+      runtime_type = "io.containerd.runc.v2"
+      [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc.options]
+        Root = "{run}/runc"
 """
 
 
 def _overlay_works(state: Path) -> bool:
-    """Whether overlayfs can be stacked on the file system of the state; it cannot on another overlay, as inside a container."""
+    """Whether overlayfs can be stacked on the file system of the state.
+
+    It cannot on another overlay, as inside a container.
+    """
     probe_folder = state / "overlay-probe"
     folders = {name: probe_folder / name for name in ("lower", "upper", "work", "merged")}
     for folder in folders.values():
@@ -189,7 +197,8 @@ def _kubelet_config(layout: Layout) -> dict[str, object]:
         "kubeAPIQPS": 100,
         "kubeAPIBurst": 200,
         "eventRecordQPS": 100,
-        # Images were imported and have no registry to come back from: never collected. Full disks are the person's to notice.
+        # Images were imported and have no registry to come back from: never collected. Full disks are the person's to
+        # notice.
         "imageGCHighThresholdPercent": 100,
         "evictionHard": {
             "memory.available": "100Mi",
@@ -207,7 +216,7 @@ def _kubelet_config(layout: Layout) -> dict[str, object]:
 
 
 def resolv_conf() -> Path:
-    """The machine's name servers as another network can use them: not the stub that systemd-resolved runs on a loopback address."""
+    """The machine's name servers as pods can use them: not systemd-resolved's stub on a loopback address."""
     real = Path("/run/systemd/resolve/resolv.conf")
     return real if real.exists() else Path("/etc/resolv.conf")
 
@@ -221,7 +230,8 @@ def _proxy(layout: Layout) -> Part:
         f"--cluster-cidr={network.PODS}",
         # Node ports open on the bridge alone, not on the machine's networks.
         "--nodeport-addresses=primary", "--iptables-localhost-nodeports=false",
-        f"--healthz-bind-address=127.0.0.1:{PROXY_HEALTH_PORT}", f"--metrics-bind-address=127.0.0.1:{PROXY_METRICS_PORT}",
+        f"--healthz-bind-address=127.0.0.1:{PROXY_HEALTH_PORT}",
+        f"--metrics-bind-address=127.0.0.1:{PROXY_METRICS_PORT}",
         # The machine's connection tracking stays as it is (and some kernels do not let it be changed).
         "--conntrack-max-per-core=0", "--conntrack-tcp-timeout-established=0s", "--conntrack-tcp-timeout-close-wait=0s",
     )  # fmt: skip
@@ -238,5 +248,6 @@ def wait_for_node(kubectl: list[str]) -> None:
             [*kubectl, "get", "nodes", "-o", "jsonpath={.items[*].status.conditions[?(@.type=='Ready')].message}"]
         )
         raise ClusterError(
-            f"The node is not ready after 60 s: {message or done.stderr.strip()}; its log is kubelet.log in the state folder."
+            f"The node is not ready after 60 s: {message or done.stderr.strip()}; its log is kubelet.log in the state "
+            "folder."
         )

@@ -1,7 +1,7 @@
 """Debian packages that the local cluster needs, installed only where their programs are missing.
 
-Debian's containerd comes with a service that would start at once and at every boot; the cluster runs a containerd of its own, so the
-service is kept from starting where this package is what brought it.
+Debian's containerd comes with a service that would start at once and at every boot; the cluster runs a containerd of
+its own, so the service is kept from starting where this package is what brought it.
 """
 
 from __future__ import annotations
@@ -38,12 +38,16 @@ def ensure_node() -> None:
     _install(missing)
     if cni_folder() is None:
         raise ClusterError(
-            f"The CNI plugins {', '.join(_CNI_PLUGINS)} are in none of {', '.join(map(str, _CNI_FOLDERS))}; install them there."
+            f"The CNI plugins {', '.join(_CNI_PLUGINS)} are in none of {', '.join(map(str, _CNI_FOLDERS))}; install "
+            "them there."
         )
 
 
 def ensure_images() -> None:
-    """Install what building images without Docker needs. Raises ClusterError when it is missing and cannot be installed."""
+    """Install what building images without Docker needs.
+
+    Raises ClusterError when it is missing and cannot be installed.
+    """
     _install(_missing(IMAGES))
 
 
@@ -65,7 +69,8 @@ def _install(packages: list[str]) -> None:
     wanted = sorted(set(packages))
     if shell.find("apt-get") is None:
         raise ClusterError(
-            f"The local cluster needs {', '.join(wanted)}, and there is no apt-get to install them with; install them and try again."
+            f"The local cluster needs {', '.join(wanted)}, and there is no apt-get to install them with; install them "
+            "and try again."
         )
     shell.say(f"installing Debian packages: {' '.join(wanted)}")
     environment = {"DEBIAN_FRONTEND": "noninteractive"}
@@ -78,7 +83,10 @@ def _install(packages: list[str]) -> None:
 
 @contextmanager
 def _no_service_starts() -> Iterator[None]:
-    """Debian's own switch against services that start while they are installed; a policy that is already there is respected."""
+    """Debian's own switch against services that start while they are installed.
+
+    A policy that is already there is respected.
+    """
     if _POLICY.exists():
         yield
         return

@@ -1,7 +1,8 @@
 """Keys, certificates and kubeconfigs of the local cluster, made with openssl.
 
-One authority signs everything; who somebody is stands in the certificate's subject, as Kubernetes reads it (O = groups, CN = user). They
-are made once in a cluster's life: a marker written at the end tells a complete set from one that a kill cut short.
+One authority signs everything; who somebody is stands in the certificate's subject, as Kubernetes reads it (O = groups,
+CN = user). They are made once in a cluster's life: a marker written at the end tells a complete set from one that a
+kill cut short.
 """
 
 from __future__ import annotations
@@ -97,7 +98,8 @@ def _certificate(folder: Path, name: str, subject: str, names: str = "") -> None
     (folder / "extensions").write_text(extensions)
     request = shell.run(["openssl", "req", "-new", "-key", folder / f"{name}.key", "-subj", subject])
     shell.run(
-        ["openssl", "x509", "-req", "-CA", folder / "ca.crt", "-CAkey", folder / "ca.key", "-CAcreateserial", "-days", _DAYS,
+        ["openssl", "x509", "-req", "-CA", folder / "ca.crt", "-CAkey", folder / "ca.key", "-CAcreateserial",
+        "-days", _DAYS,
          "-extfile", folder / "extensions", "-out", folder / f"{name}.crt"],
         stdin=request,
     )  # fmt: skip

@@ -1,7 +1,7 @@
 """Asking a part of the cluster over HTTP whether it is ready.
 
-Every HTTPS answer is checked against the cluster's own authority, so that another program on the same port never passes for ours, and no
-proxy of the environment is ever asked: all of this is this machine talking to itself.
+Every HTTPS answer is checked against the cluster's own authority, so that another program on the same port never passes
+for ours, and no proxy of the environment is ever asked: all of this is this machine talking to itself.
 """
 
 from __future__ import annotations
@@ -14,7 +14,10 @@ from pathlib import Path
 
 
 def answers(url: str, pki: Path | None = None) -> bool:
-    """Whether `url` answers 200 within two seconds; over HTTPS as the cluster's administrator, trusting only the authority in `pki`."""
+    """Whether `url` answers 200 within two seconds.
+
+    Over HTTPS as the cluster's administrator, trusting only the authority in `pki`.
+    """
     handlers: list[urllib.request.BaseHandler] = [urllib.request.ProxyHandler({})]
     if pki:
         context = ssl.create_default_context(cafile=str(pki / "ca.crt"))

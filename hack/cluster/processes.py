@@ -1,8 +1,9 @@
 """Long-running parts of the cluster: started detached, found again later, stopped without hitting strangers.
 
-There are no pid files: they lie after a kill or a reboot. A part carries its identity in its own environment instead (state folder, name,
-fingerprint of its command line and configuration), which the kernel shows in /proc as long as exactly that process lives. The programs
-it starts inherit it (containerd's shims do), so `strays` finds these too; the part itself is the leader of its session.
+There are no pid files: they lie after a kill or a reboot. A part carries its identity in its own environment instead
+(state folder, name, fingerprint of its command line and configuration), which the kernel shows in /proc as long as
+exactly that process lives. The programs it starts inherit it (containerd's shims do), so `strays` finds these too; the
+part itself is the leader of its session.
 """
 
 from __future__ import annotations
@@ -25,7 +26,10 @@ _LOG_LIMIT = 20 * 1024 * 1024
 
 @dataclass(frozen=True)
 class Part:
-    """One process of the cluster. `configuration` is what else it depends on: when that changes, the process is started anew."""
+    """One process of the cluster.
+
+    `configuration` is what else it depends on: when that changes, the process is started anew.
+    """
 
     name: str
     argv: tuple[str, ...]
@@ -61,7 +65,10 @@ def strays(state: Path) -> list[Running]:
 
 
 def ensure(part: Part, state: Path, deadline_seconds: float = 60) -> bool:
-    """Start a part unless it runs as asked, and wait until it is ready; returns whether it was started. Raises ClusterError if it never is."""
+    """Start a part unless it runs as asked, and wait until it is ready; returns whether it was started.
+
+    Raises ClusterError if it never is.
+    """
     log = log_file(state, part.name)
     alive = running(state).get(part.name)
     started = False
@@ -112,7 +119,8 @@ def _start(part: Part, state: Path, log: Path) -> None:
         _MARK: f"{state}:{part.name}:{part.fingerprint}",
     }
     with log.open("ab") as output:
-        # setsid --fork: a session of its own, so that it outlives the terminal and the `make` that started it, and init for a parent.
+        # setsid --fork: a session of its own, so that it outlives the terminal and the `make` that started it, and init
+        # for a parent.
         subprocess.run(
             ["setsid", "--fork", *part.argv],
             cwd=state,
@@ -122,7 +130,8 @@ def _start(part: Part, state: Path, log: Path) -> None:
             stderr=output,
             check=True,
         )
-    # setsid returns before its child has become the leader of its session; without this pause it would look as if it had ended.
+    # setsid returns before its child has become the leader of its session; without this pause it would look as if it
+    # had ended.
     end = time.monotonic() + 2
     while part.name not in running(state) and time.monotonic() < end:
         time.sleep(0.02)
@@ -145,7 +154,8 @@ def _marked(state: Path) -> Iterator[Running]:
 
 
 def _lives(process: Running) -> bool:
-    # A zombie has no environment left, so it does not count as living; a stranger with a reused pid does not carry the mark.
+    # A zombie has no environment left, so it does not count as living; a stranger with a reused pid does not carry the
+    # mark.
     try:
         return _MARK.encode() in Path(f"/proc/{process.pid}/environ").read_bytes()
     except (FileNotFoundError, ProcessLookupError):

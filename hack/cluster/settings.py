@@ -1,7 +1,7 @@
 """Where things are kept, and what the person chose: the only reader of `WORKITEMS_*` variables in this package.
 
-The cache holds what is slow to make and never changes (binaries, base images) and must outlive a fresh HOME; the state is one cluster's
-life (keys, etcd, containers, logs) and is gone after `down`. Neither lies in the checkout.
+The cache holds what is slow to make and never changes (binaries, base images) and must outlive a fresh HOME; the state
+is one cluster's life (keys, etcd, containers, logs) and is gone after `down`. Neither lies in the checkout.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Settings:
     agent_image: str | None = None
 
     def for_root(self) -> Settings:
-        """The same with the folders that root uses, unless a person named others: the local cluster always belongs to root."""
+        """The same with root's folders unless a person named others: the local cluster always belongs to root."""
         return replace(
             self,
             cache=_folder("WORKITEMS_CACHE_DIR", CACHE_FOR_ROOT),

@@ -1,7 +1,7 @@
 """Running other programs and telling the person what happens.
 
-Progress goes to stderr, because `env` and `images` print to stdout what other programs read. A program that fails becomes one sentence
-with its own last lines; one that is missing becomes a sentence that names it.
+Progress goes to stderr, because `env` and `images` print to stdout what other programs read. A program that fails
+becomes one sentence with its own last lines; one that is missing becomes a sentence that names it.
 """
 
 from __future__ import annotations
@@ -33,7 +33,10 @@ def run(
     env: Mapping[str, str] | None = None,
     stdin: str = "",
 ) -> str:
-    """Run a program to its end and return its stdout; `env` is added to the environment. Raises ClusterError when it fails."""
+    """Run a program to its end and return its stdout; `env` is added to the environment.
+
+    Raises ClusterError when it fails.
+    """
     done = attempt(argv, cwd=cwd, env=env, stdin=stdin)
     if done.returncode != 0:
         command = " ".join(str(word) for word in argv)
@@ -92,14 +95,17 @@ def last_lines(text: str, count: int = 8) -> str:
 
 
 def find(program: str) -> Path | None:
-    """Where a program is, looking also where distributions keep what only root runs (a user's PATH often lacks these)."""
+    """Where a program is, looking also in the folders for root's programs, which a user's PATH often lacks."""
     path = os.environ.get("PATH", os.defpath) + ":/usr/local/sbin:/usr/sbin:/sbin"
     found = shutil.which(program, path=path)
     return Path(found) if found else None
 
 
 def write_atomically(path: Path, text: str, mode: int = 0o644) -> None:
-    """Write a file so that a kill leaves either the old one or the new one; it is never readable by more people than `mode` says."""
+    """Write a file so that a kill leaves either the old one or the new one.
+
+    It is never readable by more people than `mode` says.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
     partial.unlink(missing_ok=True)

