@@ -48,7 +48,7 @@ def register(registry: kopf.OperatorRegistry, add: Add, stranded: Callable[[], C
 
 
 def configure(settings: kopf.OperatorSettings) -> None:
-    """kopf without everything that writes to objects or asks for more rights than the operator has."""
+    """Make kopf do without everything that writes to objects or asks for more rights than the operator has."""
     settings.posting.enabled = False
     settings.scanning.disabled = True
     settings.persistence.diffbase_storage = storages.NoDiffBase()

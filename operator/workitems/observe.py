@@ -27,9 +27,7 @@ _SNAPSHOTS_KEPT = 512
 class Observer:
     """Reads facts from the API server."""
 
-    def __init__(
-        self, api: cluster.Cluster, namespace: str, defaults: Defaults, clock: Callable[[], datetime]
-    ) -> None:
+    def __init__(self, api: cluster.Cluster, namespace: str, defaults: Defaults, clock: Callable[[], datetime]) -> None:
         """Take the connection, the operator's own namespace, its defaults for Jobs, and the clock (UTC)."""
         self._api = api
         self._namespace = namespace
@@ -45,7 +43,9 @@ class Observer:
         try:
             item = WorkItem.parse(body)
         except ValidationError as error:
-            raise errors.Invalid("WorkItemUnreadable", f"WorkItem {namespace}/{name} cannot be read: {error}") from error
+            raise errors.Invalid(
+                "WorkItemUnreadable", f"WorkItem {namespace}/{name} cannot be read: {error}"
+            ) from error
         facts = Facts(now=self._clock(), item=item, defaults=self._defaults)
         if item.metadata.deletion_timestamp is not None:
             return facts

@@ -15,7 +15,7 @@ import kopf
 import structlog
 from kubernetes.aio import client
 
-from workitems import act, cluster, handlers, login, observe, queue, reconcile, slots
+from workitems import act, cluster, errors, handlers, login, observe, queue, reconcile, slots
 from workitems.api import GROUP
 from workitems.core.facts import Defaults
 from workitems.settings import Settings
@@ -94,7 +94,7 @@ class Operator:
             await asyncio.sleep(self._settings.sweep_seconds)
             try:
                 await self._sweep_once()
-            except cluster.errors.Transient as error:
+            except errors.Transient as error:
                 # The next sweep is as good; nothing depends on this one.
                 log.warning("sweep failed", error=str(error))
 

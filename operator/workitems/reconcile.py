@@ -6,6 +6,7 @@ items can never take the same slot. It is a memory of what status says, rebuilt 
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -15,7 +16,7 @@ import structlog
 from workitems import act, errors, observe, slots
 from workitems.api import Phase
 from workitems.api.decision import DecisionStatus
-from workitems.core import begin, conditions
+from workitems.core import begin, conditions, stages
 from workitems.core.decide import decide
 from workitems.core.facts import Admission, Facts, Problem
 from workitems.core.plan import Acknowledge, Plan
@@ -37,6 +38,7 @@ class Reconciler:
         self._actor = actor
         self._ledger = ledger
         self._wake = wake
+        self._starting = asyncio.Lock()
         self._refused: dict[str, Problem] = {}
         self.stranded: set[str] = set()
         """Items that wait for a reference: their Repository's or Pipeline's next event is for them."""
@@ -49,6 +51,14 @@ class Reconciler:
             self._forget(key)
             await self._answer_nobody(namespace, name)
             return None
+        if facts.item.status.stage != stages.CREATED:
+            return await self._step(key, facts)
+        # Between asking who owns the branch and the write that claims it, no other item may start.
+        async with self._starting:
+            again = await self._observer.look(namespace, name)
+            return await self._step(key, again) if again is not None else 0.0
+
+    async def _step(self, key: str, facts: Facts) -> float | None:
         claim = _claim(key, facts)
         facts = replace(facts, admission=self._admission(claim))
         plan = decide(facts)

@@ -20,7 +20,9 @@ def job(name: str, body: JSON | None, pods: list[JSON]) -> JobView:
     mine = [p for p in pods if any(r["uid"] == metadata["uid"] for r in p["metadata"].get("ownerReferences") or ())]
     newest = max(mine, key=_created, default=None)
     conditions = (body.get("status") or {}).get("conditions") or ()
-    failed = next((c.get("reason") or "Failed" for c in conditions if c["type"] == "Failed" and c["status"] == "True"), "")
+    failed = next(
+        (c.get("reason") or "Failed" for c in conditions if c["type"] == "Failed" and c["status"] == "True"), ""
+    )
     return JobView(
         name=name,
         uid=metadata["uid"],

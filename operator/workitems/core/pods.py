@@ -9,7 +9,7 @@ where an agent names a service account: then its token is in that container alon
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,7 +45,7 @@ def run_pod(facts: Facts, repository: Repository, agent: Agent, task: RunTask) -
         *_agent_scratch(),
         *_own_mounts(agent),
     ]
-    command = entry.argv(agent.command or (), task.agent_timeout_seconds)
+    command = entry.argv(_literal(agent.command or ()), task.agent_timeout_seconds)
     worker = _agent_container(facts, agent, task, (command, mounts))
     volumes = [
         *_runner_volumes(repository),
@@ -65,7 +65,7 @@ def run_pod(facts: Facts, repository: Repository, agent: Agent, task: RunTask) -
 
 def gate_pod(facts: Facts, repository: Repository, agent: Agent, task: RunTask, gate: CommandGate) -> Pod:
     """The checkout first, with the credentials; then the command, with none, on a volume of its own."""
-    command = ["timeout", "-k", "10", str(task.agent_timeout_seconds), *gate.run]
+    command = ["timeout", "-k", "10", str(task.agent_timeout_seconds), *_literal(gate.run)]
     mounts = [*_worktree_mounts(task, git_read_only=True), *_agent_scratch()]
     plain = Agent(image=gate.image or agent.image, resources=gate.resources or agent.resources)
     worker = _agent_container(facts, plain, task, (command, mounts))
@@ -218,8 +218,12 @@ def _environment(task: RunTask) -> list[dict[str, str]]:
         "GIT_CONFIG_KEY_0": "safe.directory",
         "GIT_CONFIG_VALUE_0": "*",
     }
-    # The kubelet expands $(NAME) in values; `$$` is its escape for a plain dollar sign.
-    return [{"name": name, "value": value.replace("$", "$$")} for name, value in values.items()]
+    return [{"name": name, "value": value} for name, value in zip(values, _literal(values.values()), strict=True)]
+
+
+def _literal(words: Iterable[str]) -> list[str]:
+    """Words that the kubelet must not expand: it reads `$(NAME)` as a variable and `$$` as one dollar sign."""
+    return [word.replace("$", "$$") for word in words]
 
 
 def _mount(name: str, path: str, *, read_only: bool = False, sub_path: str | None = None) -> dict[str, Any]:

@@ -1,0 +1,94 @@
+"""The operator as a process of the test machine, with the rights of its own ServiceAccount and no others.
+
+It needs nothing but the API server, so it may run anywhere; here it can be killed with SIGKILL at any moment, which no
+Deployment allows, and a missing RBAC rule fails the tests as it would fail an installation.
+"""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from dataclasses import dataclass, field
+
+START_SECONDS = 60
+
+
+@dataclass
+class OperatorProcess:
+    """One operator at a time; its log goes to a file that survives restarts."""
+
+    kubeconfig: pathlib.Path
+    runner_image: str
+    agent_image: str
+    namespaces: list[str]
+    log: pathlib.Path
+    port: int
+    settings: dict[str, str] = field(default_factory=dict)
+    _process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start and wait until it is alive."""
+        environment = {
+            "PATH": os.environ["PATH"],
+            "HOME": os.environ.get("HOME", "/tmp"),
+            "PYTHONUNBUFFERED": "1",
+            "WORKITEMS_NAMESPACE": "workitem-operator",
+            "WORKITEMS_WATCH_NAMESPACES": ",".join(self.namespaces),
+            "WORKITEMS_KUBECONFIG": str(self.kubeconfig),
+            "WORKITEMS_RUNNER_IMAGE": self.runner_image,
+            "WORKITEMS_AGENT_IMAGE": self.agent_image,
+            "WORKITEMS_HEALTH_PORT": str(self.port),
+            "WORKITEMS_INFRA_BACKOFF_SECONDS": "1",
+            "WORKITEMS_SWEEP_SECONDS": "30",
+            **self.settings,
+        }
+        with self.log.open("ab") as log:
+            command = [sys.executable, "-m", "workitems", "operate"]
+            self._process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
+        deadline = time.monotonic() + START_SECONDS
+        while not self._healthy():
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                raise AssertionError(f"the operator did not start:\n{self.tail()}")
+            time.sleep(0.1)
+
+    def kill(self) -> None:
+        """SIGKILL: no chance to finish anything."""
+        self._end(signal.SIGKILL)
+
+    def stop(self) -> None:
+        """SIGTERM, as the kubelet does it."""
+        self._end(signal.SIGTERM)
+
+    def restart(self) -> None:
+        """Kill and start again."""
+        self.kill()
+        self.start()
+
+    @property
+    def pid(self) -> int:
+        """The process id."""
+        assert self._process is not None
+        return self._process.pid
+
+    def tail(self, lines: int = 60) -> str:
+        """The end of the log."""
+        return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])
+
+    def _end(self, number: signal.Signals) -> None:
+        if self._process is not None and self._process.poll() is None:
+            self._process.send_signal(number)
+            self._process.wait(60)
+        self._process = None
+
+    def _healthy(self) -> bool:
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/healthz", timeout=2) as answer:
+                return bool(answer.status == 200)
+        except (urllib.error.URLError, OSError):
+            return False
