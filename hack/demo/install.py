@@ -53,8 +53,9 @@ def operator(kubectl: Kubectl, images: Images) -> None:
     names = [f"crd/{crd['metadata']['name']}" for crd in crds]
     kubectl.run("wait", "--for=condition=Established", "--timeout=60s", *names)
     objects = [body for path in sorted((ROOT / "hack" / "manifests").glob("*.yaml")) for body in load(path)]
-    kubectl.apply([with_images(body, images) for body in objects])
-    _rollout(Kubectl(kubectl.command, OPERATOR), OPERATOR)
+    there = Kubectl(kubectl.command, OPERATOR)
+    there.apply([with_images(body, images) for body in objects])
+    _rollout(there, OPERATOR)
 
 
 def with_images(body: Object, images: Images) -> Object:
