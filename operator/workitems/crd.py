@@ -17,7 +17,7 @@ from typing import Any
 import yaml
 
 from workitems.api import GROUP, VERSION, Decision, Pipeline, Repository, WorkItem
-from workitems.api.common import PATTERN_MESSAGE, Model
+from workitems.api.common import PATTERN_MESSAGE, Model, cel
 
 COMMAND = "python -m workitems crds"
 CATEGORY = "workitems-all"
@@ -172,7 +172,7 @@ def custom_resource_definition(kind: Kind) -> Schema:
     return {
         "apiVersion": "apiextensions.k8s.io/v1",
         "kind": "CustomResourceDefinition",
-        "metadata": {"name": f"{kind.plural}.{GROUP}"},
+        "metadata": {"name": f"{kind.plural}.{GROUP}", "labels": {"app.kubernetes.io/part-of": "workitem-operator"}},
         "spec": {
             "group": GROUP,
             "scope": "Namespaced",
@@ -272,9 +272,11 @@ def _with_message(node: Schema) -> Schema:
     message = node.get(PATTERN_MESSAGE)
     if message is None:
         return node
-    rule = {"rule": f"self.matches(r'{node['pattern']}')", "message": message}
+    rule = f"self.matches(r'{node['pattern']}')"
+    if "x-kubernetes-int-or-string" in node:
+        rule = f"type(self) == int ? self >= 0 : {rule}"
     rest = {key: value for key, value in node.items() if key != "pattern"}
-    return {**rest, "x-kubernetes-validations": [rule, *node.get("x-kubernetes-validations", ())]}
+    return {**rest, "x-kubernetes-validations": [cel(rule, message), *node.get("x-kubernetes-validations", ())]}
 
 
 def _without_nulls(value: Any) -> Any:

@@ -54,12 +54,14 @@ def _number_as_text(value: object) -> object:
 
 Quantity = Annotated[
     str,
-    BeforeValidator(_number_as_text),
     Field(
         pattern=r"^[0-9]+(\.[0-9]+)?(m|k|Ki|M|Mi|G|Gi|T|Ti|P|Pi|E|Ei)?$",
         max_length=32,
-        json_schema_extra={"x-kubernetes-int-or-string": True},
+        # The API server applies no pattern where there is no single type: the wording makes it a rule.
+        json_schema_extra={"x-kubernetes-int-or-string": True} | wording("write a quantity as in 500m, 2 or 4Gi"),
     ),
+    # Last, or pydantic would leave the pattern out of the schema.
+    BeforeValidator(_number_as_text),
 ]
 """A quantity of core/v1: 500m, 2, 4Gi."""
 Quantities = Annotated[dict[str, Quantity], Field(max_length=20)]

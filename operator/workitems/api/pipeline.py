@@ -156,7 +156,9 @@ class PipelineLimits(Model):
     """Of one item, the waits for people left out."""
 
 
-_SEND_BACKS = "!has(o.sendBackTo) || self.stages.exists(t, t.name == o.sendBackTo)"
+# The list around the list of names binds it: written out at each use it would exceed the API server's budget.
+_NAMES = "[self.stages.map(t, t.name)]"
+_EARLIER = "!has(o.sendBackTo) || (o.sendBackTo in names && names.indexOf(o.sendBackTo) <= names.indexOf(s.name))"
 
 
 class PipelineSpec(Model):
@@ -169,13 +171,13 @@ class PipelineSpec(Model):
             ".stages",
         ),
         cel(
-            f"self.stages.all(s, s.gates.all(g, g.onFailure.all(o, {_SEND_BACKS})))",
-            "sendBackTo in onFailure must name a stage of this Pipeline",
+            f"{_NAMES}.all(names, self.stages.all(s, s.gates.all(g, g.onFailure.all(o, {_EARLIER}))))",
+            "sendBackTo in a gate's onFailure must name the gate's own stage or an earlier one",
             ".stages",
         ),
         cel(
-            f"self.stages.all(s, s.onRunFailure.all(o, {_SEND_BACKS}))",
-            "sendBackTo in onRunFailure must name a stage of this Pipeline",
+            f"{_NAMES}.all(names, self.stages.all(s, s.onRunFailure.all(o, {_EARLIER})))",
+            "sendBackTo in a stage's onRunFailure must name the stage itself or an earlier one",
             ".stages",
         ),
     )
