@@ -61,9 +61,13 @@ def _settle_gates(draft: Draft, stage: Stage) -> bool | None:
         return None
     draft.set(stage=stage.name)
     failed = any(status.result is GateResult.FAILED for _, status in statuses)
-    command = next(((gate, status) for gate, status in pending if gate.command), None)
-    if command is not None and (not failed or command[1].job is not None):
-        return gate_jobs.settle(draft, stage, *command)
+    commands = [(gate, status) for gate, status in pending if gate.command]
+    # A gate that failed already makes the ones behind it not worth starting; those before it come first.
+    due = [(gate, status) for gate, status in commands if status.job is not None] or (
+        [(gate, status) for gate, status in pending[:1] if gate.command] if failed else commands
+    )
+    if due:
+        return gate_jobs.settle(draft, stage, *due[0])
     gate, status = pending[0]
     _wait_for_approval(draft, gate, status)
     return False
@@ -116,7 +120,7 @@ def _status(draft: Draft, stage: Stage, gate: Gate) -> GateStatus:
 def _wait_for_approval(draft: Draft, gate: Gate, status: GateStatus) -> None:
     commit = draft.status.head or status.commit or ""
     name = draft.facts.item.metadata.name
-    approve = outcomes.decision_command(draft, "approve", f"{{gate: {gate.name}, commit: {commit}}}")
+    approve = outcomes.decision_command(draft, "approve", f'{{gate: "{gate.name}", commit: "{commit}"}}')
     read = f"read {draft.paths.documents} at {commit[:12]}"
     message = f"{name} waits for a person at gate {gate.name}: {read}, then: {approve}"
     draft.wait(Phase.IN_REVIEW, "WaitingForApproval", message)

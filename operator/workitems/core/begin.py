@@ -11,8 +11,9 @@ from decimal import Decimal
 
 from workitems.api import CurrentRun, GateResult, Phase, RunResult, Stage, WorkItemStatus, duration
 from workitems.core import manifests, outcomes, stages
-from workitems.core.conditions import WAITS_FOR_PEOPLE
+from workitems.core.conditions import FINISHED, WAITS_FOR_PEOPLE
 from workitems.core.draft import Draft
+from workitems.core.facts import Problem
 from workitems.core.plan import CreateJob, EnsureClaim
 from workitems.core.start import wait_for
 
@@ -21,6 +22,8 @@ LIMIT_REASONS = ("MaxRunsReached", "MaxCostReached", "MaxDurationReached")
 
 def occupies(status: WorkItemStatus) -> bool:
     """Whether the item takes one of the concurrent runs: a run or a gate's Job is announced or under way."""
+    if status.phase in FINISHED:
+        return False
     return status.run is not None or any(
         gate.job is not None and gate.result is GateResult.PENDING for gate in status.gates
     )
@@ -48,10 +51,22 @@ def begin(draft: Draft, stage: Stage) -> bool:
         job=manifests.run_job_name(draft.facts.item, stage.name, attempt, number),
         started_at=draft.now,
     )
+    size = manifests.task_bytes(draft.facts, status, run)
+    if size > manifests.TASK_LIMIT:
+        wait_for(draft, _too_large(draft, size))
+        return False
     draft.set(run=run, last_run=number, attempts={**status.attempts, stage.name: attempt}, next_attempt_at=None)
     draft.note(f"announce run {number} of {stage.agent}")
     create_job(draft, run)
     return False
+
+
+def _too_large(draft: Draft, size: int) -> Problem:
+    message = (
+        f"the task of {draft.facts.item.metadata.name} has {size} bytes as JSON, and a pod's annotations have room for "
+        f"{manifests.TASK_LIMIT}: shorten spec.description (control characters take six bytes each)"
+    )
+    return Problem("TaskTooLarge", message, blocked=True)
 
 
 def may_start(draft: Draft) -> bool:

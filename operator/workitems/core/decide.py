@@ -32,6 +32,11 @@ def decide(facts: Facts) -> Plan:
 def _go_on(draft: Draft) -> None:
     if draft.status.stage == CREATED and not start.start(draft):
         return
+    if draft.facts.pipeline is None:
+        # The item's copy is gone: nothing can be judged, not even the end of a run, until it is restored.
+        if draft.facts.problem is not None:
+            start.wait_for(draft, draft.facts.problem)
+        return
     if draft.status.run is not None and not settle.settle_run(draft):
         return
     advance.advance(draft)
@@ -79,9 +84,14 @@ def _words(draft: Draft, before: WorkItemStatus) -> tuple[str, str]:
     status = draft.status
     if status.phase in conditions.FINISHED and before.phase not in conditions.FINISHED:
         if status.phase is Phase.ABORTED:
-            last = status.decisions[-1] if status.decisions else None
-            return "Aborted", f"aborted by {last.by}; the branch {status.branch} is kept" if last else "aborted"
+            by = next((d.by for d in status.decisions if (d.action, d.result) == ("Abort", "Accepted")), "a person")
+            kept = f"the branch {status.branch} is kept" if status.branch else "it had not started"
+            return "Aborted", f"aborted by {by}; {kept}"
         return "Done", f"branch {status.branch} is ready at {(status.head or '')[:12]}: every gate has passed"
+    if status.phase in conditions.FINISHED and before.observed_generation != draft.facts.item.metadata.generation:
+        # An edit after the end changes nothing, and kstatus must not wait for it for ever.
+        ready = next((c for c in before.conditions if c.type == "Ready"), None)
+        return (ready.reason, ready.message) if ready is not None else ("", "")
     if draft.waiting is not None:
         return draft.waiting.reason, draft.waiting.message
     return "", ""

@@ -7,8 +7,11 @@ older than the item was said to another item of the same name.
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 from workitems.api import (
     DECISIONS_KEPT,
+    MESSAGE_LIMIT,
     Acknowledgement,
     Decision,
     DecisionRecord,
@@ -30,8 +33,16 @@ Answer = tuple[Acknowledgement, str, str]
 
 
 def apply(draft: Draft) -> None:
-    """Apply all Decisions that are not acknowledged yet."""
-    for decision in _in_order(draft.facts.decisions):
+    """Apply the Decisions that are not acknowledged yet, as many as status can remember until they are."""
+    recorded = {record.uid for record in draft.status.decisions}
+    ordered = _in_order(draft.facts.decisions)
+    room = DECISIONS_KEPT - sum(decision.metadata.uid in recorded for decision in ordered)
+    for decision in ordered:
+        if decision.metadata.uid not in recorded:
+            room -= 1
+            if room < 0:
+                draft.again_in(timedelta(0))
+                continue
         known = next((r for r in draft.status.decisions if r.uid == decision.metadata.uid), None)
         if known is None:
             result, reason, message = _judge(draft, decision)
@@ -45,10 +56,19 @@ def apply(draft: Draft) -> None:
                 message=message[:1024],
                 at=draft.now,
             )
-            draft.set(decisions=(*draft.status.decisions, known)[-DECISIONS_KEPT:])
+            draft.set(decisions=_remembered(draft, known))
             draft.note(f"{known.action} {known.name} {known.result}")
         status = DecisionStatus(result=known.result, reason=known.reason, message=known.message, at=known.at)
         draft.after.append(Acknowledge(decision.metadata.name, decision.metadata.uid, status))
+
+
+def _remembered(draft: Draft, new: DecisionRecord) -> tuple[DecisionRecord, ...]:
+    """The newest records, and those whose acknowledgement may still be lost: forgotten, they would count twice."""
+    open_uids = {decision.metadata.uid for decision in draft.facts.decisions}
+    records = (*draft.status.decisions, new)
+    closed = [record for record in records if record.uid not in open_uids]
+    surplus = {record.uid for record in closed[: max(len(records) - DECISIONS_KEPT, 0)]}
+    return tuple(record for record in records if record.uid not in surplus)
 
 
 def _in_order(decisions: tuple[Decision, ...]) -> list[Decision]:
@@ -113,9 +133,11 @@ def _awaited(draft: Draft, gate_name: str) -> GateStatus | Answer:
                 continue
             status = gates.find(draft.status.gates, stage.name, gate.name)
             live = stage.name in draft.status.completed and draft.status.run is None
-            if status is not None and status.result is GateResult.PENDING and live:
+            if status is not None and status.result is GateResult.PENDING and live and draft.status.hold is None:
                 return status
             now = f"it is {status.result} ({status.reason})" if status is not None else "it has not been reached"
+            if draft.status.hold is not None:
+                now = f"the item is {draft.status.hold.phase} ({draft.status.hold.reason})"
             return "Ignored", "NotAwaited", f"gate {gate_name} does not wait for a decision: {now}"
     names = ", ".join(g.name for s in draft.spec.stages for g in s.gates if g.approval) or "none"
     return "Ignored", "NoSuchGate", f"the Pipeline has no approval gate {gate_name!r} (there are: {names})"
@@ -143,7 +165,7 @@ def _approve(draft: Draft, spec: DecisionSpec) -> Answer:
         update={
             "result": GateResult.PASSED,
             "reason": "Approved",
-            "message": _said(f"approved by {spec.by}", spec.comment),
+            "message": _said(f"approved by {spec.by}", spec.comment)[:MESSAGE_LIMIT],
             "commit": spec.approve.commit,
             "since": draft.now,
             "checked_at": draft.now,
@@ -163,12 +185,15 @@ def _reject(draft: Draft, spec: DecisionSpec) -> Answer:
         update={
             "result": GateResult.FAILED,
             "reason": "Rejected",
-            "message": _said(f"rejected by {spec.by}", spec.comment),
+            "message": _said(f"rejected by {spec.by}", spec.comment)[:MESSAGE_LIMIT],
             "since": draft.now,
             "checked_at": draft.now,
         }
     )
     draft.record_gate(rejected)
+    if len(rejected.message) < len(_said("", spec.comment)):
+        # The gate's message is cut; the agent reads all that was said.
+        draft.rerun(Rerun(reason="Rejected", answers=(spec.comment,)))
     return "Accepted", "Rejected", f"gate {status.name} failed for {(status.commit or '')[:12]}"
 
 
@@ -193,7 +218,7 @@ def _retry(draft: Draft, spec: DecisionSpec) -> Answer:
         limit = begin.limit_reached(draft)
         if limit is not None:
             return "Ignored", limit[0], limit[1]
-    before = status.rerun or Rerun(reason="Retried", findings=(status.hold.message,))
+    before = status.rerun or Rerun(reason="Retried")
     draft.set(hold=None)
     draft.reset_counters()
     # A limit stops the item between two runs: nothing has to be done again.
@@ -219,8 +244,11 @@ def _send_back(draft: Draft, spec: DecisionSpec) -> Answer:
         return "Ignored", "RunInProgress", message
     draft.set(hold=None)
     draft.reset_counters()
-    draft.reopen(target, _said(f"sent back by {spec.by}", spec.comment)[:1024])
-    draft.rerun(Rerun(reason="SentBack", findings=(_said(f"sent back by {spec.by}", spec.comment)[:4096],)))
+    said = _said(f"sent back by {spec.by}", spec.comment)
+    draft.reopen(target, said[:MESSAGE_LIMIT])
+    short = len(said) <= MESSAGE_LIMIT
+    finding = said if short else f"sent back by {spec.by}"
+    draft.rerun(Rerun(reason="SentBack", findings=(finding,), answers=() if short else (spec.comment,)))
     return "Accepted", "SentBack", f"continues at stage {target}"
 
 

@@ -6,6 +6,7 @@ A Draft lives inside one call of `decide`; what leaves it is a Plan. Keeping the
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -14,6 +15,7 @@ from workitems.api import (
     EFFECTS_KEPT,
     Effect,
     FinishedRun,
+    GateResult,
     GateStatus,
     HoldStatus,
     Phase,
@@ -25,6 +27,11 @@ from workitems.api import (
 from workitems.core import gates, stages
 from workitems.core.facts import Facts
 from workitems.core.plan import Action
+
+# They travel in status and, with the description, in one annotation: 256 KiB is all that a pod's annotations may have.
+FINDINGS_BYTES = 32 * 1024
+ANSWERS_BYTES = 64 * 1024
+TEXTS_KEPT = 16
 
 RELEASE_JOBS = "ReleaseJobs"
 DELETE_JOB = "DeleteJob"
@@ -54,8 +61,8 @@ class Draft:
 
     @property
     def now(self) -> datetime:
-        """The time of the look."""
-        return self.facts.now
+        """The time of the look, in whole seconds: status is then the same before and after its way through JSON."""
+        return self.facts.now.replace(microsecond=0)
 
     @property
     def spec(self) -> PipelineSpec:
@@ -86,6 +93,18 @@ class Draft:
         seconds = max(delay.total_seconds(), 0.0)
         self.requeue_seconds = seconds if self.requeue_seconds is None else min(self.requeue_seconds, seconds)
 
+    def infrastructure_failed(self, what: str) -> str | None:
+        """Count one more failure in a row and wait a while; past the limit, the sentence that says so."""
+        tries = self.status.infra_retries + 1
+        if tries > self.spec.limits.max_infra_retries:
+            self.set(next_attempt_at=None)
+            return f"{what} {tries} times in a row, the last time"
+        defaults = self.facts.defaults
+        # Doubling is bounded before the multiplication: a hundred retries are more than a timedelta can hold.
+        delay = min(defaults.infra_backoff * 2 ** min(tries - 1, 16), defaults.infra_backoff_limit)
+        self.set(infra_retries=tries, next_attempt_at=self.now + delay)
+        return None
+
     def record_gate(self, gate: GateStatus) -> None:
         """Put one gate's status in its place."""
         self.set(gates=gates.record(self.status.gates, gate))
@@ -109,6 +128,10 @@ class Draft:
         `keep` is the (stage, name) of the gate that failed: its evidence stays visible.
         """
         reopened = stages.from_stage(self.spec, stage)
+        for gate in self.status.gates:
+            if gate.stage in reopened and gate.job is not None and gate.result is GateResult.PENDING:
+                # Nobody will ask for its result any more, and it takes a place among the concurrent runs.
+                self.intend(f"stop-{gate.job}", DELETE_JOB, gate.job)
         self.set(
             stage=stage,
             completed=tuple(name for name in self.status.completed if name not in reopened),
@@ -132,8 +155,15 @@ class Draft:
         self.set(rework=(), infra_retries=0, next_attempt_at=None)
 
     def rerun(self, rerun: Rerun) -> None:
-        """What the next run's prompt must say about what happened before."""
-        self.set(rerun=rerun)
+        """What the next run's prompt must say about what happened before; the newest words, where they are too many."""
+        self.set(
+            rerun=rerun.model_copy(
+                update={
+                    "findings": _newest(rerun.findings, FINDINGS_BYTES),
+                    "answers": _newest(rerun.answers, ANSWERS_BYTES),
+                }
+            )
+        )
 
     def intend(self, effect_id: str, kind: str, ref: str | None = None) -> None:
         """Announce an outside effect, carried out after this status is written."""
@@ -165,3 +195,14 @@ class Draft:
         )
         self.intend("release-jobs", RELEASE_JOBS)
         self.note(f"finish {phase}")
+
+
+def _newest(texts: tuple[str, ...], limit: int) -> tuple[str, ...]:
+    """The last texts that fit into `limit` bytes of JSON; the last one in any case."""
+    kept: list[str] = []
+    for text in reversed(texts[-TEXTS_KEPT:]):
+        limit -= len(json.dumps(text, ensure_ascii=False).encode(errors="replace"))
+        if kept and limit < 0:
+            break
+        kept.append(text)
+    return tuple(reversed(kept))

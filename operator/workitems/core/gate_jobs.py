@@ -109,16 +109,12 @@ def _create(draft: Draft, stage: Stage, gate: Gate, status: GateStatus) -> None:
 
 
 def _lost(draft: Draft, status: GateStatus, reason: str, message: str) -> bool:
-    tries = draft.status.infra_retries + 1
     _change(draft, status, result=GateResult.ERROR, reason=reason, message=message, job=None, job_uid=None)
     draft.note(f"gate {status.name} Error")
-    if tries > draft.spec.limits.max_infra_retries:
-        used = f"gate {status.name} could not be judged {tries} times in a row, the last time: {message}"
-        draft.hold(Phase.BLOCKED, "InfraRetriesExhausted", f"{used}. Then: {outcomes.retry_command(draft)}")
-        return True
-    defaults = draft.facts.defaults
-    delay = min(defaults.infra_backoff * 2 ** (tries - 1), defaults.infra_backoff_limit)
-    draft.set(infra_retries=tries, next_attempt_at=draft.now + delay)
+    exhausted = draft.infrastructure_failed(f"gate {status.name} could not be judged")
+    if exhausted is not None:
+        message = f"{exhausted}: {message}"
+        draft.hold(Phase.BLOCKED, "InfraRetriesExhausted", f"{message}. Then: {outcomes.retry_command(draft)}")
     return True
 
 

@@ -35,6 +35,8 @@ DEFAULT_TTL = 604_800
 DEFAULT_COMMIT_PATHS = ("docs/",)
 # What checkout and publish may take beside the agent's own time: a slow clone, a server that is away for a while.
 HEADROOM_SECONDS = 1200
+TASK_LIMIT = 240 * 1024
+"""Kubernetes allows 256 KiB of annotations; others (network plugins, admission) write some too."""
 QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
 
 
@@ -154,6 +156,11 @@ def run_task(facts: Facts, status: WorkItemStatus, run: CurrentRun) -> RunTask:
     )
 
 
+def task_bytes(facts: Facts, status: WorkItemStatus, run: CurrentRun) -> int:
+    """What the run's task takes of its pod's annotations."""
+    return len(pods.as_json(run_task(facts, status, run)).encode())
+
+
 def run_job(facts: Facts, status: WorkItemStatus, run: CurrentRun) -> dict[str, Any]:
     """The Job of one agent run."""
     spec = _spec(facts)
@@ -196,12 +203,10 @@ def gate_job(facts: Facts, status: WorkItemStatus, stage: Stage, what: tuple[Gat
 def _job(facts: Facts, name: str, labels: dict[str, str], pod: pods.Pod, deadline: int) -> dict[str, Any]:
     item, spec = facts.item, _spec(facts)
     metadata = _metadata(item, name, labels)
+    template = {"labels": dict(metadata["labels"]), "annotations": pod.annotations}
     if spec.queue_name is not None:
+        # On the Job alone: a pod with it would be queued once more by Kueue's pod integration.
         metadata["labels"] = {**metadata["labels"], QUEUE_LABEL: spec.queue_name}
-    template = {
-        "labels": {**metadata["labels"], protocol.ITEM_LABEL: item.metadata.name},
-        "annotations": pod.annotations,
-    }
     return {
         "apiVersion": "batch/v1",
         "kind": "Job",

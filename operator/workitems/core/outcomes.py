@@ -18,7 +18,8 @@ def decision_command(draft: Draft, action: str, body: str, comment: str = "") ->
     """Ready to paste: a Decision on this item by `kubectl create`."""
     meta = draft.facts.item.metadata
     said = f", comment: {comment}" if comment else ""
-    spec = f"{{workItem: {meta.name}, by: YOU, {action}: {body}{said}}}"
+    # Quoted, because an item may be called 12 and a commit may be all digits.
+    spec = f'{{workItem: "{meta.name}", by: YOU, {action}: {body}{said}}}'
     name = f"{{generateName: {meta.name}-{action.lower()}-}}"
     manifest = f"{{apiVersion: {API_VERSION}, kind: Decision, metadata: {name}, spec: {spec}}}"
     return f"kubectl -n {meta.namespace} create -f - <<< '{manifest}'"
@@ -32,6 +33,7 @@ def gate_failed(draft: Draft, stage: Stage, gate: Gate, status: GateStatus) -> N
     failed = [g for g in draft.status.gates if g.stage == stage.name and g.result is GateResult.FAILED]
     findings = tuple(f"{g.name}: {g.message}"[:4096] for g in failed)
     files = _evidence(draft, stage, gate, content)
+    answers = draft.status.rerun.answers if draft.status.rerun is not None else ()
     absent: list[str] = []
     for outcome in gate.on_failure:
         if outcome.when_file is not None and not gates.present(content, _path(draft, stage, outcome.when_file)):
@@ -39,24 +41,28 @@ def gate_failed(draft: Draft, stage: Stage, gate: Gate, status: GateStatus) -> N
             continue
         if outcome.when_file is not None:
             files = (_path(draft, stage, outcome.when_file), *files)
-        rerun = Rerun(reason=status.reason[:63], findings=findings, files=tuple(dict.fromkeys(files))[:16])
+        rerun = Rerun(
+            reason=status.reason[:63], findings=findings, answers=answers, files=tuple(dict.fromkeys(files))[:16]
+        )
         _apply(draft, stage, outcome, (gate.name, status.reason, _why(status, outcome, absent), rerun))
         return
     message = f"gate {gate.name}: {status.message}"
     draft.hold(Phase.BLOCKED, status.reason, f"{message}. Then: {retry_command(draft)}")
-    draft.rerun(Rerun(reason=status.reason[:63], findings=findings, files=files))
+    draft.rerun(Rerun(reason=status.reason[:63], findings=findings, answers=answers, files=files[:16]))
 
 
 def run_failed(draft: Draft, stage: Stage, reason: str, message: str) -> None:
     """Act on a run of the agent that did not succeed."""
     content = draft.status.content
-    rerun = Rerun(reason=reason[:63], findings=(message[:4096],))
+    # The run did not do what it was told: what it was told (findings, an answer) must reach the next one as well.
+    before = draft.status.rerun or Rerun(reason=reason[:63])
+    rerun = before.model_copy(update={"reason": reason[:63], "findings": (*before.findings, message[:4096])})
     for outcome in stage.on_run_failure:
         if outcome.when_file is not None and (
             content is None or not gates.present(content, _path(draft, stage, outcome.when_file))
         ):
             continue
-        _apply(draft, stage, outcome, (f"{stage.name}-run", reason, message, rerun))
+        _apply(draft, stage, outcome, (f"{stage.name}/run", reason, message, rerun))
         return
     draft.rerun(rerun)
     draft.hold(Phase.BLOCKED, reason, f"{message}. Then: {retry_command(draft)}")

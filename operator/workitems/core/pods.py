@@ -16,6 +16,7 @@ from typing import Any
 from workitems.agents import entry
 from workitems.api import Agent, CommandGate, Repository, RunTask, WorkItem
 from workitems.api import run as protocol
+from workitems.api.agent import Volume
 from workitems.core.facts import Defaults, Facts
 
 TOKEN_PATH = "/var/run/secrets/kubernetes.io/serviceaccount"  # noqa: S105 - a path, no password
@@ -42,7 +43,7 @@ def run_pod(facts: Facts, repository: Repository, agent: Agent, task: RunTask) -
     mounts = [
         _mount("workitem-exchange", protocol.EXCHANGE, read_only=True),
         *_worktree_mounts(task, git_read_only=True),
-        *_agent_scratch(),
+        *_without(_agent_scratch(), _own_mounts(agent)),
         *_own_mounts(agent),
     ]
     command = entry.argv(_literal(agent.command or ()), task.agent_timeout_seconds)
@@ -52,7 +53,7 @@ def run_pod(facts: Facts, repository: Repository, agent: Agent, task: RunTask) -
         {"name": "workitem-exchange", "emptyDir": {"sizeLimit": "16Mi"}},
         _worktree_volume(facts.item, repository),
         *_scratch_volumes(),
-        *(volume.model_dump(mode="json", by_alias=True, exclude_none=True) for volume in agent.volumes or ()),
+        *(volume.model_dump(mode="json", by_alias=True, exclude_none=True) for volume in _own_volumes(agent)),
     ]
     if agent.service_account_name is not None:
         worker["volumeMounts"].append(_mount("workitem-token", TOKEN_PATH, read_only=True))
@@ -60,7 +61,7 @@ def run_pod(facts: Facts, repository: Repository, agent: Agent, task: RunTask) -
     spec = _pod_spec(facts.defaults, agent)
     spec["containers"] = [_runner(facts.defaults, repository, "agent"), worker]
     spec["volumes"] = volumes
-    return Pod(spec, {protocol.TASK_ANNOTATION: _json(task)})
+    return Pod(spec, {protocol.TASK_ANNOTATION: as_json(task)})
 
 
 def gate_pod(facts: Facts, repository: Repository, agent: Agent, task: RunTask, gate: CommandGate) -> Pod:
@@ -85,10 +86,11 @@ def gate_pod(facts: Facts, repository: Repository, agent: Agent, task: RunTask, 
         {"name": "workitem-worktree", "emptyDir": {}},
         *_scratch_volumes(),
     ]
-    return Pod(spec, {protocol.TASK_ANNOTATION: _json(task)})
+    return Pod(spec, {protocol.TASK_ANNOTATION: as_json(task)})
 
 
-def _json(task: RunTask) -> str:
+def as_json(task: RunTask) -> str:
+    """The task as the annotation carries it."""
     return task.model_dump_json(by_alias=True, exclude_none=True)
 
 
@@ -264,8 +266,24 @@ def _scratch_volumes() -> list[dict[str, Any]]:
     return [{"name": "workitem-tmp", "emptyDir": {}}, {"name": "workitem-home", "emptyDir": {}}]
 
 
+def _own_volumes(agent: Agent) -> list[Volume]:
+    """Admission refuses our names in a Pipeline; the credentials do not depend on that alone."""
+    return [volume for volume in agent.volumes or () if not volume.name.startswith("workitem-")]
+
+
 def _own_mounts(agent: Agent) -> list[dict[str, Any]]:
-    return [mount.model_dump(mode="json", by_alias=True, exclude_none=True) for mount in agent.volume_mounts or ()]
+    names = {volume.name for volume in _own_volumes(agent)}
+    return [
+        mount.model_dump(mode="json", by_alias=True, exclude_none=True)
+        for mount in agent.volume_mounts or ()
+        if mount.name in names
+    ]
+
+
+def _without(mounts: list[dict[str, Any]], others: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """A path is mounted once: a Pipeline that brings its own /tmp gets it."""
+    taken = {mount["mountPath"].rstrip("/") for mount in others}
+    return [mount for mount in mounts if mount["mountPath"] not in taken]
 
 
 def _token_volume() -> dict[str, Any]:

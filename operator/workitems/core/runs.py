@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 from pydantic import ValidationError
 
 from workitems.api import MESSAGE_LIMIT, RunReport, RunResult
-from workitems.api.run import AGENT_CONTAINER, RUNNER_CONTAINER
+from workitems.api.run import AGENT_CONTAINER, REPORT_LIMIT, RUNNER_CONTAINER
 from workitems.core.facts import ContainerView, JobView, PodView
 
 HEAD_MOVED = "HeadMoved"
@@ -35,6 +35,8 @@ STUCK_REASONS = frozenset(
         "RunContainerError",
     }
 )
+# The container runtime's words for a program that is not in the image: nobody's code is to blame.
+NOT_RUN_REASONS = frozenset({"StartError", "ContainerCannotRun"})
 STUCK_AFTER = timedelta(minutes=2)
 TERMINATING_NOTE_AFTER = timedelta(minutes=5)
 
@@ -147,6 +149,10 @@ def _ended(job: JobView, pod: PodView, uid: str, run: int) -> Ended:
         lost = problem.retry or problem.reason == HEAD_MOVED
         result = RunResult.LOST if lost else RunResult.FAILED
         return Ended(result, problem.reason, problem.message, agent.exit_code, report)
+    if not report.agent_started:
+        # The agent's container also ends with 0 when it was told not to start.
+        message = f"the report of pod {pod.name} names no problem and no agent"
+        return Ended(RunResult.LOST, "AgentNotStarted", message, agent.exit_code, report)
     return _agent_ended(pod, agent, report)
 
 
@@ -189,6 +195,8 @@ def _unreported(job: JobView, pod: PodView, runner: ContainerView) -> Ended:
 def _report(runner: ContainerView, uid: str, run: int) -> RunReport | None:
     if not runner.terminated or not runner.message:
         return None
+    if len(runner.message.encode(errors="replace")) > REPORT_LIMIT:
+        return None
     try:
         report = RunReport.parse(runner.message)
     except ValidationError:
@@ -228,8 +236,9 @@ def _gate_ended(job: JobView, pod: PodView) -> GateEnded:
     checkout = pod.containers.get(RUNNER_CONTAINER, ContainerView())
     if gate.exit_code == 0:
         return GateEnded(judged=True, passed=True, reason="CommandSucceeded", message="exit code 0")
-    if pod.disrupted or gate.exit_code is None:
-        detail = pod.disrupted or _checkout_problem(checkout) or job.failed or "the checkout failed"
+    if pod.disrupted or gate.exit_code is None or gate.reason in NOT_RUN_REASONS:
+        not_run = f"{gate.reason}: {gate.message}" if gate.reason in NOT_RUN_REASONS else ""
+        detail = pod.disrupted or not_run or _checkout_problem(checkout) or job.failed or "the checkout failed"
         return GateEnded(judged=False, passed=False, reason="CommandLost", message=_cut(f"pod {pod.name}: {detail}"))
     tail = gate.message.strip()[-700:]
     if gate.exit_code == TIMED_OUT_EXIT:

@@ -8,27 +8,27 @@ at; or the Pipeline's onRunFailure (by default: wait for a person) applies.
 from __future__ import annotations
 
 from datetime import timedelta
-from decimal import Decimal
 
 from workitems.api import (
     MESSAGE_LIMIT,
-    RUNS_KEPT,
     Content,
     CurrentRun,
     Document,
-    FinishedRun,
     Phase,
     Rerun,
     RunReport,
     RunResult,
-    TotalUsage,
 )
 from workitems.api.workitem import Stopping
-from workitems.core import begin, gates, outcomes, runs, stages
+from workitems.core import begin, gates, history, outcomes, runs, stages
 from workitems.core.draft import DELETE_JOB, Draft
 
 LOOK_AGAIN = timedelta(seconds=60)
 """How often a run is looked at should every event about its pod be lost."""
+LOOK_AGAIN_AT_START = timedelta(seconds=20)
+USUAL_START = timedelta(seconds=40)
+"""After it a Job without a pod (quota, Kueue) and a pod that does not start (a missing volume) are worth a sentence."""
+STARTING = ("PodStarting", "PodMissing")
 
 
 def settle_run(draft: Draft) -> bool:
@@ -39,7 +39,7 @@ def settle_run(draft: Draft) -> bool:
     job = draft.facts.run_job
     state = runs.state_of(job, draft.facts.uid, run.number, draft.now)
     if job is not None and run.job_uid is not None and job.exists and job.uid != run.job_uid:
-        state = runs.Ended(RunResult.LOST, "JobReplaced", f"Job {run.job} is not the one that this run started")
+        state = _replaced(run, state)
     if run.stopping is not None and isinstance(state, runs.Absent | runs.Ended):
         stopping = run.stopping
         finish(draft, run, runs.Ended(stopping.result, stopping.reason, stopping.message))
@@ -61,6 +61,14 @@ def settle_run(draft: Draft) -> bool:
     return True
 
 
+def _replaced(run: CurrentRun, state: runs.RunState) -> runs.RunState:
+    """Somebody made the run's Job anew: the run is lost, but a second one must not start beside what runs there."""
+    message = f"Job {run.job} is not the one that this run started"
+    if isinstance(state, runs.Running | runs.Waiting):
+        return runs.Waiting("JobReplaced", message, stuck=True)
+    return runs.Ended(RunResult.LOST, "JobReplaced", message)
+
+
 def _under_way(draft: Draft, run: CurrentRun, state: runs.Waiting | runs.Running) -> None:
     job = draft.facts.run_job
     if job is not None and job.exists and run.job_uid is None:
@@ -68,27 +76,38 @@ def _under_way(draft: Draft, run: CurrentRun, state: runs.Waiting | runs.Running
         draft.note(f"run {run.number} is Job {job.name}")
     if isinstance(state, runs.Waiting) and state.stuck and run.stopping is None:
         run = run.model_copy(
-            update={"stopping": Stopping(result=RunResult.FAILED, reason=state.reason, message=state.message)}
+            update={
+                "stopping": Stopping(
+                    result=RunResult.LOST if state.reason == "JobReplaced" else RunResult.FAILED,
+                    reason=state.reason,
+                    message=state.message,
+                )
+            }
         )
         draft.intend(f"stop-{run.job}", DELETE_JOB, run.job)
         draft.note(f"stop run {run.number}: {state.reason}")
     if run is not draft.status.run:
         draft.set(run=run)
     where = f"{run.agent} run {run.number} (attempt {run.attempt} of stage {run.stage})"
-    if isinstance(state, runs.Waiting) and state.reason not in ("PodStarting", "PodMissing"):
-        draft.wait(Phase.IN_PROGRESS, state.reason, f"{where}: {state.message}")
+    kubectl = f"kubectl -n {draft.facts.item.metadata.namespace}"
+    if isinstance(state, runs.Running):
+        draft.wait(Phase.IN_PROGRESS, "RunInProgress", f"{where} is running: {kubectl} logs job/{run.job} -c agent -f")
+        draft.again_in(LOOK_AGAIN)
+    elif state.reason in STARTING and draft.now - run.started_at <= USUAL_START:
+        draft.wait(Phase.IN_PROGRESS, "RunStarting", f"{where} starts as Job {run.job}")
+        draft.again_in(LOOK_AGAIN_AT_START)
     else:
-        draft.wait(Phase.IN_PROGRESS, "RunInProgress", f"{where} is running: kubectl logs job/{run.job} -c agent -f")
-    draft.again_in(LOOK_AGAIN)
+        events = "pods -l batch.kubernetes.io/job-name=" if state.reason != "PodMissing" else "job "
+        see = f". See: {kubectl} describe {events}{run.job}" if state.reason in STARTING else ""
+        draft.wait(Phase.IN_PROGRESS, state.reason, f"{where}: {state.message}{see}")
+        draft.again_in(LOOK_AGAIN_AT_START)
 
 
 def finish(draft: Draft, run: CurrentRun, ended: runs.Ended) -> None:
     """Turn a run that is over into history, content and what follows from it."""
     content = _content(draft, ended.report)
-    if ended.result is RunResult.SUCCEEDED and content is None:
-        message = "the report of a finished run does not describe the branch's head"
-        ended = runs.Ended(RunResult.LOST, "ReportIncomplete", message, ended.exit_code, ended.report)
-    _record(draft, run, ended)
+    ended = _plausible(draft, ended, content)
+    history.record(draft, run, ended)
     stage = stages.stage_named(draft.spec, run.stage)
     if stage is None:
         raise AssertionError("a run's stage is a stage of the snapshot")
@@ -114,56 +133,38 @@ def finish(draft: Draft, run: CurrentRun, ended: runs.Ended) -> None:
             draft.record_gate(judge.after_run(gate, run.attempt, ended.report))
         return
     message = f"{run.agent} run {run.number} in stage {stage.name}: {ended.message}"
-    message += f". See: {_log_command(draft, run)}"
+    if ended.result is RunResult.OUT_OF_MEMORY:
+        message += f" ({_memory_limit(draft, run)})"
+    if draft.facts.run_job is not None and draft.facts.run_job.owner_uid == draft.facts.uid:
+        message += f". See: {_log_command(draft, run)}"
     if ended.report is None or ended.report.problem is not None:
         draft.hold(Phase.BLOCKED, ended.reason, f"{message}. Then: {outcomes.retry_command(draft)}")
         return
     outcomes.run_failed(draft, stage, ended.reason, message)
 
 
+def _plausible(draft: Draft, ended: runs.Ended, content: Content | None) -> runs.Ended:
+    """The end of a run, or infrastructure's failure where its report contradicts itself or what is known."""
+    if ended.result is RunResult.SUCCEEDED and content is None:
+        message = "the report of a finished run does not describe the branch's head"
+        return runs.Ended(RunResult.LOST, "ReportIncomplete", message, ended.exit_code, ended.report)
+    if ended.reason == runs.HEAD_MOVED and content is not None and content.commit == draft.status.head:
+        # Said to have moved and has not: without the backoff of a failure this would go round for ever.
+        message = f"{ended.message}, but the branch is where it was"
+        return runs.Ended(RunResult.LOST, "HeadNotMoved", message[:MESSAGE_LIMIT], ended.exit_code, ended.report)
+    return ended
+
+
 def _log_command(draft: Draft, run: CurrentRun) -> str:
     return f"kubectl -n {draft.facts.item.metadata.namespace} logs job/{run.job} --all-containers"
 
 
-def _record(draft: Draft, run: CurrentRun, ended: runs.Ended) -> None:
-    report = ended.report
-    pod = draft.facts.run_job.pod if draft.facts.run_job is not None else None
-    ends = [c.finished_at for c in pod.containers.values() if c.finished_at is not None] if pod is not None else []
-    finished = max([*ends, run.started_at]) if ends else draft.now
-    record = FinishedRun(
-        number=run.number,
-        agent=run.agent,
-        stage=run.stage,
-        attempt=run.attempt,
-        job=run.job,
-        result=ended.result,
-        reason=ended.reason,
-        message=ended.message[:MESSAGE_LIMIT] or None,
-        exit_code=ended.exit_code,
-        started_at=run.started_at,
-        finished_at=finished,
-        commit=report.head if report is not None else None,
-        pushed=report.pushed if report is not None else False,
-        diverted_to=report.diverted_to if report is not None else None,
-        left_out=report.left_out if report is not None else (),
-        usage=report.usage if report is not None else None,
-    )
-    draft.record_run(record, RUNS_KEPT)
-    total = draft.status.usage
-    used = record.usage
-    # Infrastructure's failures are no runs of the agent: they count in infraRetries, not against maxRuns.
-    counts = (
-        0 if ended.infrastructure and not (ended.reason == runs.HEAD_MOVED and report and report.agent_started) else 1
-    )
-    draft.set(
-        usage=TotalUsage(
-            runs=total.runs + counts,
-            input_tokens=total.input_tokens + (used.input_tokens if used else 0),
-            output_tokens=total.output_tokens + (used.output_tokens if used else 0),
-            cost_usd=str(Decimal(total.cost_usd) + Decimal(used.cost_usd if used else "0")),
-            run_seconds=total.run_seconds + max(int((finished - run.started_at).total_seconds()), 0),
-        )
-    )
+def _memory_limit(draft: Draft, run: CurrentRun) -> str:
+    """What to raise, and where."""
+    resources = stages.agent_of(draft.spec, run.agent).resources
+    limit = (resources.limits or {}).get("memory") if resources is not None else None
+    where = f"resources.limits.memory of agent {run.agent} in the Pipeline"
+    return f"{where} is {limit}" if limit is not None else f"{where} is not set: the limit is the namespace's or node's"
 
 
 def _content(draft: Draft, report: RunReport | None) -> Content | None:
@@ -178,15 +179,10 @@ def _content(draft: Draft, report: RunReport | None) -> Content | None:
 
 
 def _retry_later(draft: Draft, ended: runs.Ended) -> None:
-    tries = draft.status.infra_retries + 1
-    limit = draft.spec.limits.max_infra_retries
-    if tries > limit:
-        draft.set(next_attempt_at=None)
-        message = f"infrastructure failed {tries} times in a row, the last time: {ended.message}"
+    exhausted = draft.infrastructure_failed("infrastructure failed")
+    if exhausted is not None:
+        message = f"{exhausted}: {ended.message}"
         draft.hold(Phase.BLOCKED, "InfraRetriesExhausted", f"{message}. Then: {outcomes.retry_command(draft)}")
         return
-    defaults = draft.facts.defaults
-    delay = min(defaults.infra_backoff * 2 ** (tries - 1), defaults.infra_backoff_limit)
-    draft.set(infra_retries=tries, next_attempt_at=draft.now + delay)
     if draft.status.rerun is None:
         draft.rerun(Rerun(reason="Infrastructure"))

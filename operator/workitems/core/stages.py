@@ -11,7 +11,13 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from pydantic import ValidationError
+
 from workitems.api import Agent, Gate, Outcome, PipelineSpec, Stage, WorkItem
+
+DOCUMENTS_WATCHED = 48
+"""Blob ids of as many documents fit into a termination message, with SHA-256 too."""
+PATH_CHARACTERS = 512
 
 CREATED = "created"
 DONE = "done"
@@ -87,16 +93,35 @@ class Paths:
         """Take the Pipeline and the item whose names the placeholders stand for."""
         self._spec = spec
         self._item = item
-        self.documents = expand(spec.documents, values(item, "")).rstrip("/")
+        self.documents = expand(spec.documents, self._words("")).rstrip("/")
 
     def document(self, name: str, stage: str) -> str:
         """A gate's file: relative to `documents`, or to the root where it starts with a slash."""
-        path = expand(name, values(self._item, stage))
+        path = expand(name, self._words(stage))
         return path.lstrip("/") if path.startswith("/") else f"{self.documents}/{path}"
 
     def root(self, name: str, stage: str) -> str:
         """An agent's file (prompt, task, commit path): always relative to the root."""
-        return expand(name, values(self._item, stage)).lstrip("/")
+        return expand(name, self._words(stage)).lstrip("/")
+
+    def _words(self, stage: str) -> dict[str, str]:
+        words = values(self._item, stage)
+        # Anybody who may create an item writes the title: it names one folder or file, it does not lead anywhere.
+        return {**words, "title": "".join(c if c.isalnum() or c in " _-" else "-" for c in words["title"])}
+
+    def mistakes(self) -> tuple[str, ...]:
+        """What only shows with this item's names in the placeholders."""
+        watched = self.watched()
+        found = [
+            f"the path {path[:60]}… of a document is longer than {PATH_CHARACTERS} characters"
+            for path in watched
+            if len(path) > PATH_CHARACTERS
+        ]
+        if len(watched) > DOCUMENTS_WATCHED:
+            found.append(
+                f"the gates name {len(watched)} documents, and a run's report has room for {DOCUMENTS_WATCHED}"
+            )
+        return tuple(found)
 
     def named_by(self, stage: Stage) -> tuple[str, ...]:
         """Documents that a stage's gates judge: what an approval of that stage covers."""
@@ -133,6 +158,15 @@ def _unique(paths: Iterable[str]) -> tuple[str, ...]:
 def mistakes(spec: PipelineSpec) -> tuple[str, ...]:
     """What is wrong with a Pipeline that admission let through; empty: it can be used. One sentence each."""
     found: list[str] = []
+    owners: dict[str, list[str]] = {}
+    for stage in spec.stages:
+        for gate in stage.gates:
+            owners.setdefault(gate.name, []).append(stage.name)
+    found += [
+        f"two gates are named {name!r} (stages {', '.join(where)}): Decisions and rework name a gate alone, rename one"
+        for name, where in owners.items()
+        if len(where) > 1
+    ]
     stages = [stage.name for stage in spec.stages]
     for stage in spec.stages:
         where = f"stage {stage.name}"
@@ -140,8 +174,6 @@ def mistakes(spec: PipelineSpec) -> tuple[str, ...]:
             found.append(f"{where}: agent {stage.agent!r} is not under agents (there are: {', '.join(spec.agents)})")
         else:
             found += _agent_mistakes(spec, stage.agent)
-        names = [gate.name for gate in stage.gates]
-        found += [f"{where}: two gates are named {name!r}" for name in dict.fromkeys(names) if names.count(name) > 1]
         for gate in stage.gates:
             found += _outcome_mistakes(f"{where}, gate {gate.name}", gate.on_failure, stages, stage.name)
         found += _outcome_mistakes(f"{where}, onRunFailure", stage.on_run_failure, stages, stage.name)
@@ -154,7 +186,11 @@ def mistakes(spec: PipelineSpec) -> tuple[str, ...]:
 
 
 def _agent_mistakes(spec: PipelineSpec, name: str) -> list[str]:
-    agent = agent_of(spec, name)
+    try:
+        agent = agent_of(spec, name)
+    except ValidationError as error:
+        places = ", ".join(".".join(str(part) for part in entry["loc"]) for entry in error.errors()[:3])
+        return [f"agent {name}: too much of {places} once agentDefaults is merged in"]
     if agent.command is None and agent.claude_code is None:
         return [f"agent {name}: neither command nor claudeCode is given, here or in agentDefaults"]
     volumes = {volume.name for volume in agent.volumes or ()}

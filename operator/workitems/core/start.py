@@ -63,7 +63,7 @@ def _unusable(draft: Draft) -> Problem | None:
     if stages.branch_of(item) == base:
         message = f"branch {base} is also the base branch: create the WorkItem with another spec.branch"
         return Problem("BranchIsBase", message, blocked=True)
-    mistakes = stages.mistakes(pipeline.spec)
+    mistakes = (*stages.mistakes(pipeline.spec), *draft.paths.mistakes())
     if mistakes:
         where = f"Pipeline {pipeline.namespace}/{pipeline.name}"
         return Problem("PipelineInvalid", f"{where} cannot be used: {'; '.join(mistakes)}", blocked=True)
