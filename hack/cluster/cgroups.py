@@ -16,6 +16,7 @@ from hack.cluster.errors import ClusterError
 
 ROOT = "/workitems"
 _NEEDED = ("cpu", "memory")
+_HANDED_DOWN = ("cpu", "cpuset", "io", "memory", "pids")
 
 
 def check() -> None:
@@ -30,20 +31,24 @@ def check() -> None:
 
 
 def ensure() -> None:
-    """Make the cluster's own group in every hierarchy, with every controller handed down to it."""
+    """Make the cluster's own group in every hierarchy; on v2 hand the controllers that pods need down to it."""
     for mount, kind, _ in _hierarchies():
-        controllers = mount / "cgroup.controllers"
-        if kind == "cgroup2" and controllers.read_text().split():
-            wanted = " ".join(f"+{controller}" for controller in controllers.read_text().split())
-            try:
-                (mount / "cgroup.subtree_control").write_text(wanted)
-            except OSError as error:
-                raise ClusterError(
-                    f"The controllers of {mount} cannot be handed down ({error.strerror}), as in a container whose processes "
-                    "sit in its top "
-                    "sit there; run on the machine itself, or name another cluster with WORKITEMS_CONTEXT."
-                ) from error
+        if kind == "cgroup2":
+            _hand_down(mount)
         (mount / ROOT.lstrip("/")).mkdir(exist_ok=True)
+
+
+def _hand_down(mount: Path) -> None:
+    controllers = [name for name in (mount / "cgroup.controllers").read_text().split() if name in _HANDED_DOWN]
+    if not controllers:
+        return  # a hybrid machine: the controllers are in the hierarchies of v1
+    try:
+        (mount / "cgroup.subtree_control").write_text(" ".join(f"+{name}" for name in controllers))
+    except OSError as error:
+        raise ClusterError(
+            f"The controllers of {mount} cannot be handed down ({error.strerror}), as happens in a container whose own "
+            "processes sit there; run on the machine itself, or name another cluster with WORKITEMS_CONTEXT."
+        ) from error
 
 
 def has(controller: str) -> bool:
@@ -68,8 +73,8 @@ def kill_pods() -> None:
                 continue  # ended in between
         if time.monotonic() > end:
             raise ClusterError(
-                f"The pods' processes {sorted(pids)} do not die (blocked in the kernel?); restart the machine to be rid of "
-                "them."
+                f"The pods' processes {sorted(pids)} do not die, they are probably blocked in the kernel; "
+                "restart the machine."
             )
         time.sleep(0.05)
 

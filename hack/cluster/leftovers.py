@@ -72,5 +72,5 @@ def remove_files(state: Path) -> None:
         if str(_DEVICE_PLUGINS) not in listening:
             (_DEVICE_PLUGINS / name).unlink(missing_ok=True)
     for folder in _MAY_BE_EMPTY:
-        if folder.is_dir() and not any(folder.iterdir()):
+        if folder.is_dir() and not folder.is_mount() and not any(folder.iterdir()):
             folder.rmdir()
