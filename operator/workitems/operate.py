@@ -7,7 +7,6 @@ worse than a restart, which costs nothing because nothing is kept in memory that
 from __future__ import annotations
 
 import asyncio
-import signal
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 
@@ -16,7 +15,6 @@ import structlog
 from kubernetes.aio import client
 
 from workitems import act, cluster, errors, handlers, login, observe, queue, reconcile, slots
-from workitems.api import GROUP
 from workitems.core.facts import Defaults
 from workitems.settings import Settings
 
@@ -26,21 +24,12 @@ UNFINISHED = "status.phase!=Done,status.phase!=Aborted"
 
 
 async def operate(settings: Settings, stop: asyncio.Event | None = None) -> None:
-    """Run until `stop` is set or SIGTERM or SIGINT arrives. Raises errors.Permanent if there is no login."""
-    stop = stop or _stopped_by_signals()
+    """Run until `stop` is set or kopf sees SIGTERM or SIGINT. Raises errors.Permanent if there is no login."""
     api = await cluster.Cluster.connect(settings)
     try:
-        await Operator(settings, api).run(stop)
+        await Operator(settings, api).run(stop or asyncio.Event())
     finally:
         await api.close()
-
-
-def _stopped_by_signals() -> asyncio.Event:
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for name in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(name, stop.set)
-    return stop
 
 
 class Operator:
@@ -112,22 +101,16 @@ class Operator:
         kopf.on.login(registry=registry)(self._login)
         settings = kopf.OperatorSettings()
         handlers.configure(settings)
-        flag = asyncio.Event()
-        waiter = asyncio.create_task(_pass_on(stop, flag))
-        try:
-            await kopf.operator(
-                registry=registry,
-                settings=settings,
-                standalone=True,
-                clusterwide=not self._settings.watch_namespaces,
-                namespaces=self._settings.watch_namespaces,
-                liveness_endpoint=f"http://0.0.0.0:{self._settings.health_port}/healthz",
-                stop_flag=flag,
-            )
-        finally:
-            waiter.cancel()
-        if not stop.is_set():
-            raise RuntimeError(f"the watch of {GROUP} ended by itself")
+        # It returns when it is told to stop, by `stop` or by a signal, and raises when a watch dies.
+        await kopf.operator(
+            registry=registry,
+            settings=settings,
+            standalone=True,
+            clusterwide=not self._settings.watch_namespaces,
+            namespaces=self._settings.watch_namespaces,
+            liveness_endpoint=f"http://0.0.0.0:{self._settings.health_port}/healthz",
+            stop_flag=stop,
+        )
 
     async def _login(self, **_: object) -> kopf.ConnectionInfo:
         """The same login for kopf's watches as for our reads; asked again whenever the server refuses it."""
@@ -142,8 +125,3 @@ class Operator:
             certificate_path=configuration.cert_file,
             private_key_path=configuration.key_file,
         )
-
-
-async def _pass_on(stop: asyncio.Event, flag: asyncio.Event) -> None:
-    await stop.wait()
-    flag.set()

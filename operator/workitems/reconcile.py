@@ -126,10 +126,10 @@ class Reconciler:
         """After the write: hold, wait, or let go, as the written status says."""
         if begin.occupies(plan.status):
             return
-        for other in self._ledger.release(key):
+        queued = claim is not None and plan.status.phase is Phase.QUEUED
+        woken = self._ledger.wait(claim) if queued and claim is not None else self._ledger.release(key)
+        for other in woken:
             self._wake(other)
-        if claim is not None and plan.status.phase is Phase.QUEUED:
-            self._ledger.wait(claim)
 
     def _remember(self, key: str, facts: Facts, plan: Plan) -> None:
         if facts.problem is not None and plan.status.phase not in conditions.FINISHED:

@@ -51,15 +51,7 @@ def cluster() -> Cluster:
     chosen = choose.current()
     chosen.up()
     _kubectl(chosen, "apply", "--server-side", "--force-conflicts", "-f", str(ROOT / "crds"))
-    _kubectl(
-        chosen,
-        "wait",
-        "--for=condition=Established",
-        "crd",
-        "--timeout=60s",
-        "-l",
-        "app.kubernetes.io/part-of=workitem-operator",
-    )
+    _kubectl(chosen, "wait", "--for=condition=Established", "--timeout=60s", "-f", str(ROOT / "crds"))
     objects = list(yaml.safe_load_all((ROOT / "hack/manifests/operator.yaml").read_text()))
     _apply(chosen, *(o for o in objects if o["kind"] != "Deployment"))
     _kubectl(chosen, "delete", "namespace", "-l", "workitems.dev/e2e=true", "--wait=true", "--timeout=120s")
