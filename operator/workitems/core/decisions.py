@@ -211,7 +211,7 @@ def _answer(draft: Draft, spec: DecisionSpec) -> Answer:
 def _retry(draft: Draft, spec: DecisionSpec) -> Answer:
     status = draft.status
     if status.hold is None:
-        if status.phase is Phase.BLOCKED:
+        if status.phase is Phase.BLOCKED and draft.facts.item.status.hold is None:
             return "Accepted", "Retried", "looked again at what blocks the item"
         return "Ignored", "NotBlocked", f"the item is not Blocked: it is {status.phase}"
     if status.hold.reason in begin.LIMIT_REASONS:

@@ -92,7 +92,9 @@ class Paths:
     def __init__(self, spec: PipelineSpec, item: WorkItem) -> None:
         """Take the Pipeline and the item whose names the placeholders stand for."""
         self._spec = spec
-        self._item = item
+        words = values(item, "")
+        # Anybody who may create an item writes the title: it names one folder or file, it does not lead anywhere.
+        self._fixed = {**words, "title": "".join(c if c.isalnum() or c in " _-" else "-" for c in words["title"])}
         self.documents = expand(spec.documents, self._words("")).rstrip("/")
 
     def document(self, name: str, stage: str) -> str:
@@ -105,9 +107,7 @@ class Paths:
         return expand(name, self._words(stage)).lstrip("/")
 
     def _words(self, stage: str) -> dict[str, str]:
-        words = values(self._item, stage)
-        # Anybody who may create an item writes the title: it names one folder or file, it does not lead anywhere.
-        return {**words, "title": "".join(c if c.isalnum() or c in " _-" else "-" for c in words["title"])}
+        return {**self._fixed, "stage": stage}
 
     def mistakes(self) -> tuple[str, ...]:
         """What only shows with this item's names in the placeholders."""
@@ -158,15 +158,6 @@ def _unique(paths: Iterable[str]) -> tuple[str, ...]:
 def mistakes(spec: PipelineSpec) -> tuple[str, ...]:
     """What is wrong with a Pipeline that admission let through; empty: it can be used. One sentence each."""
     found: list[str] = []
-    owners: dict[str, list[str]] = {}
-    for stage in spec.stages:
-        for gate in stage.gates:
-            owners.setdefault(gate.name, []).append(stage.name)
-    found += [
-        f"two gates are named {name!r} (stages {', '.join(where)}): Decisions and rework name a gate alone, rename one"
-        for name, where in owners.items()
-        if len(where) > 1
-    ]
     stages = [stage.name for stage in spec.stages]
     for stage in spec.stages:
         where = f"stage {stage.name}"
@@ -177,6 +168,16 @@ def mistakes(spec: PipelineSpec) -> tuple[str, ...]:
         for gate in stage.gates:
             found += _outcome_mistakes(f"{where}, gate {gate.name}", gate.on_failure, stages, stage.name)
         found += _outcome_mistakes(f"{where}, onRunFailure", stage.on_run_failure, stages, stage.name)
+    holders: dict[str, list[str]] = {}
+    for stage in spec.stages:
+        for gate in stage.gates:
+            holders.setdefault(gate.name, []).append(stage.name)
+    # Decisions and rework counters name a gate without its stage.
+    found += [
+        f"gate {name!r} is in stages {' and '.join(names)}: a gate's name must be unique in the Pipeline"
+        for name, names in holders.items()
+        if len(names) > 1
+    ]
     found += [
         f"placeholder {{{word}}} is unknown (there are: {', '.join(PLACEHOLDERS)})"
         for word in dict.fromkeys(_words(spec))

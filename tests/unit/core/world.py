@@ -8,6 +8,7 @@ Agents are scripts: an `End` says what a run wrote and how its pod ended; the re
 from __future__ import annotations
 
 import copy
+import functools
 import hashlib
 import json
 from collections import Counter
@@ -129,9 +130,15 @@ class FakeJob:
         return not self.failed and (self.pod is None or not self.pod.terminal)
 
 
+@functools.cache
+def _contract() -> JSON:
+    spec: JSON = yaml.safe_load((CONTRACT / "pipeline-default.yaml").read_text())["spec"]
+    return spec
+
+
 def default_pipeline() -> JSON:
     """The contract's six-agent Pipeline, its agents as commands."""
-    spec: JSON = yaml.safe_load((CONTRACT / "pipeline-default.yaml").read_text())["spec"]
+    spec = copy.deepcopy(_contract())
     spec["agentDefaults"].pop("claudeCode")
     spec["agentDefaults"]["command"] = ["agent", "--headless"]
     for agent in spec["agents"].values():
