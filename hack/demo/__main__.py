@@ -49,7 +49,9 @@ def _demo(started: list[str]) -> None:
     shell.say(f"created WorkItem {name}: {item['spec']['title']}, on branch {item['spec']['branch']}")
     stages = [stage["name"] for stage in install.manifest("pipeline")["spec"]["stages"]]
     screen = follow.Screen(stages)
-    _summary(kubectl, follow.Follower(kubectl, name, follow.user_of(kubectl), screen).to_the_end())
+    done = follow.Follower(kubectl, name, follow.user_of(kubectl), screen).to_the_end()
+    install.check_operator(kubectl)
+    _summary(kubectl, done)
 
 
 def _summary(kubectl: Kubectl, item: Object) -> None:

@@ -13,7 +13,7 @@ import shutil
 import sys
 from typing import TYPE_CHECKING
 
-from hack.demo import view
+from hack.demo import install, view
 from hack.demo.cluster import Kubectl, Object, Watch
 from hack.demo.errors import DemoError
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 KIND = "workitems.workitems.dev"
 STALL_SECONDS = 300
+FIRST_LOOK_SECONDS = 60  # an operator that runs writes a first status within a second or two
 GATE = "analysis-approved"
 GIVEN_UP = {"Blocked", "Aborted", "NeedsInput", "Suspended"}
 
@@ -80,12 +81,13 @@ class Follower:
         events: queue.Queue[Object | None] = queue.Queue()
         watch = Watch(self.kubectl, KIND, self.name, events)
         ended_at_once = 0
+        patience = FIRST_LOOK_SECONDS
         try:
             while True:
                 try:
-                    item = events.get(timeout=STALL_SECONDS)
+                    item = events.get(timeout=patience)
                 except queue.Empty:
-                    raise DemoError(self._stalled()) from None
+                    raise DemoError(self._stalled(patience)) from None
                 if item is None:
                     # The API server ends every watch after a while. One that never gives anything is a failure.
                     ended_at_once += 1
@@ -97,6 +99,7 @@ class Follower:
                     watch = Watch(self.kubectl, KIND, self.name, events)
                     continue
                 ended_at_once = 0
+                patience = STALL_SECONDS if view.status_of(item) else FIRST_LOOK_SECONDS
                 self.screen.show(item)
                 if self._is_over(item):
                     return item
@@ -129,14 +132,12 @@ class Follower:
         made = f"Decision {body['metadata']['name']}"
         self.screen.say(f"→ approving {GATE} as {self.user} for the documents of commit {head[:10]} ({made})")
 
-    def _stalled(self) -> str:
-        minutes = STALL_SECONDS // 60
-        operator = Kubectl(self.kubectl.command, "workitem-operator").line(
-            "logs", "deployment/workitem-operator", "--tail=50"
-        )
+    def _stalled(self, seconds: int) -> str:
+        there = Kubectl(self.kubectl.command, install.OPERATOR)
+        reasons = " ".join(filter(None, (install.why(there), install.why(self.kubectl))))
         return (
-            f"Nothing has changed on {self.name} for {minutes} minutes; the operator, or a pod of the item, is stuck.\n"
-            f"  the operator's log: {operator}\n"
+            f"Nothing has changed on {self.name} for {seconds} seconds. {reasons or 'No pod says why.'}\n"
+            f"  the operator's log: {there.line('logs', f'deployment/{install.OPERATOR}', '--tail=50')}\n"
             f"  the item's pods:    {self.kubectl.line('describe', 'pods', '-l', f'workitems.dev/item={self.name}')}"
         )
 

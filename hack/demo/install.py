@@ -71,6 +71,18 @@ def with_images(body: Object, images: Images) -> Object:
     return filled
 
 
+def check_operator(kubectl: Kubectl) -> None:
+    """Raise DemoError unless the operator that was installed runs: an item may have been carried by another one."""
+    there = Kubectl(kubectl.command, OPERATOR)
+    deployment = there.find("deployment", OPERATOR) or {}
+    if not deployment.get("status", {}).get("availableReplicas"):
+        raise DemoError(
+            f"The operator that this demo installed does not run: {why(there) or 'its Deployment has no pod.'} "
+            f"Whatever happened to the item was another operator's work (tests scale this one to 0 while they run theirs). "
+            f"Look at it with: {there.line('logs', f'deployment/{OPERATOR}', '--tail=20')}"
+        )
+
+
 def shop(kubectl: Kubectl, images: Images) -> None:
     """Install the git server with the shop's repository, and the Repository and Pipeline that items refer to."""
     shell.say(f"installing the git server, Repository {REPOSITORY} and Pipeline default in namespace {NAMESPACE}")
@@ -121,12 +133,12 @@ def _rollout(kubectl: Kubectl, deployment: str) -> None:
         kubectl.run("rollout", "status", f"deployment/{deployment}", f"--timeout={ROLLOUT_TIMEOUT}")
     except ClusterError as error:
         raise DemoError(
-            f"The Deployment {deployment} in {kubectl.namespace} does not get ready: {_why(kubectl) or error} "
+            f"The Deployment {deployment} in {kubectl.namespace} does not get ready: {why(kubectl) or error} "
             f"Look at it with: {kubectl.line('describe', 'pods')}"
         ) from error
 
 
-def _why(kubectl: Kubectl) -> str:
+def why(kubectl: Kubectl) -> str:
     """Say what the namespace's pods say about themselves, as far as they are not ready."""
     reasons: list[str] = []
     for pod in kubectl.items("pods"):
