@@ -78,7 +78,7 @@ def check_operator(kubectl: Kubectl) -> None:
     if not deployment.get("status", {}).get("availableReplicas"):
         raise DemoError(
             f"The operator that this demo installed does not run: {why(there) or 'its Deployment has no pod.'} "
-            f"Whatever happened to the item was another operator's work (tests scale this one to 0 while they run theirs). "
+            f"Whatever happened to the item was another operator's work (e2e tests scale this one to 0 meanwhile). "
             f"Look at it with: {there.line('logs', f'deployment/{OPERATOR}', '--tail=20')}"
         )
 
