@@ -61,12 +61,9 @@ trap 'interrupted=1 limited=1; kill -TERM "$agent" 2>/dev/null' USR1
 agent=$!
 [ -z "$deleted" ] || kill -TERM "$agent" 2>/dev/null
 (
-  trap 'kill "$pause" 2>/dev/null; exit 0' TERM
-  sleep "$limit" & pause=$!
-  wait "$pause"
+  sleep "$limit"
   kill -USR1 "${{$}}"
-  sleep 10 & pause=$!
-  wait "$pause"
+  sleep 10
   kill -KILL "$agent"
 ) </dev/null >/dev/null 2>&1 9>&- &
 watch=$!
@@ -80,8 +77,9 @@ while [ -n "$interrupted" ]; do
   again=$?
   [ "$again" = 127 ] || code=$again
 done
-kill -TERM "$watch" 2>/dev/null
-wait "$watch" 2>/dev/null
+# KILL, because a shell that has only just been forked may lose any other signal. Its `sleep` ends with the container.
+trap '' USR1
+{{ kill -KILL "$watch"; wait "$watch"; }} 2>/dev/null
 if [ -n "$limited" ]; then
   say "ended at its limit of $limit seconds"
   exit {TIMED_OUT}
