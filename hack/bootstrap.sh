@@ -1,9 +1,21 @@
 #!/bin/sh
-# Makes sure that uv is there, the one tool that everything else in this repository is run with, and prints its path as the last line on
-# stdout; progress goes to stderr. For the Makefile: UV := $(shell hack/bootstrap.sh)
+# Makes sure that uv is there, the one tool that everything else in this repository is run with, and prints its path as
+# the last line on stdout; progress goes to stderr. For the Makefile: UV := $(shell hack/bootstrap.sh)
 #
-# uv itself is a package of the Python index, so pip brings it, however this machine reaches its index.
+# uv itself is a package of the Python index, so pip brings it, however this machine reaches its index. uv does not read
+# pip's configuration: `hack/bootstrap.sh --index` prints the index that pip is told to use, or nothing, for the Makefile:
+#   export UV_DEFAULT_INDEX ?= $(shell hack/bootstrap.sh --index)
+#   export UV_SYSTEM_CERTS ?= 1
 set -eu
+
+if [ "${1:-}" = --index ]; then
+    if [ -n "${PIP_INDEX_URL:-}" ]; then
+        printf '%s\n' "$PIP_INDEX_URL"
+    else
+        python3 -m pip config get global.index-url 2>/dev/null || true
+    fi
+    exit 0
+fi
 
 say() { printf '%s\n' "bootstrap: $*" >&2; }
 fail() { printf '%s\n' "error: $*" >&2; exit 1; }

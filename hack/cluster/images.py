@@ -1,25 +1,23 @@
 """The operator's and the agent's image: built from this checkout, loaded into the cluster, both only when they changed.
 
-An image is named after what goes into it (the Dockerfile and the files that it copies), so "is it there already" needs
-no bookkeeping: the name answers. A named context cannot be loaded from here, so its images must be named too.
+An image is named after what goes into it (see dockerfile.py), so "is it there already" needs no bookkeeping: the name
+answers. A named context cannot be loaded from here, so its images must be named too.
 """
 
 from __future__ import annotations
 
-import hashlib
-import re
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from hack.cluster import binaries, elevation, settings, shell
+from hack.cluster import binaries, dockerfile, elevation, settings, shell
 from hack.cluster.buildah import Buildah
 from hack.cluster.errors import ClusterError
 from hack.cluster.model import Cluster
 
 _TARGETS = {"operator": "localhost/workitem-operator", "agent": "localhost/workitem-agent"}
-_KEPT_BUILDS = 5
+_KEPT_IMAGES = 10
 
 
 @dataclass(frozen=True)
@@ -86,13 +84,16 @@ def build_and_load(cluster: Cluster) -> Images:
     if cluster.kind == "local" and not elevation.is_root():
         return parse(elevation.again("images"))
     builder: Builder = Docker() if cluster.kind == "kind" else Buildah(chosen.for_root().cache)
-    tag = _content_hash(settings.REPOSITORY, builder.base())
-    images = Images(**{target: f"{name}:{tag}" for target, name in _TARGETS.items()})
+    architecture = binaries.architecture()
     with shell.locked(chosen.cache / "images.lock", "another process is building images; waiting for it"):
-        for target in _TARGETS:
-            _ensure(cluster, builder, target, getattr(images, target))
-        _prune(cluster, builder, tag, chosen.cache / "images.history")
-    return images
+        names = {
+            target: f"{name}:{dockerfile.content_hash(settings.REPOSITORY, target, builder.base(), architecture)}"
+            for target, name in _TARGETS.items()
+        }
+        for target, name in names.items():
+            _ensure(cluster, builder, target, name)
+        _prune(cluster, builder, list(names.values()), chosen.cache / "images.history")
+    return Images(**names)
 
 
 def parse(output: str) -> Images:
@@ -136,47 +137,12 @@ def _ensure(cluster: Cluster, builder: Builder, target: str, name: str) -> None:
     load(cluster, name)
 
 
-def _content_hash(repository: Path, base: str) -> str:
-    """Of the Dockerfile, of every file it copies that git knows or would know, and of the base."""
-    digest = hashlib.sha256(f"{base} {binaries.architecture()}".encode())
-    listed = shell.run(
-        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard", "--", *_inputs(repository)],
-        cwd=repository,
-    )
-    for name in sorted(set(filter(None, listed.split("\0")))):
-        path = repository / name
-        if path.is_symlink():
-            digest.update(f"{name}\0{path.readlink()}\0".encode())
-        elif path.is_file():  # else it was deleted and git does not know yet
-            digest.update(f"{name}\0{path.stat().st_mode & 0o111:o}\0".encode() + path.read_bytes())
-    return digest.hexdigest()[:12]
-
-
-def _inputs(repository: Path) -> list[str]:
-    """The Dockerfile, what it copies from the checkout, and what it leaves out."""
-    dockerfile = repository / "Dockerfile"
-    if not dockerfile.exists():
-        raise ClusterError(f"There is no {dockerfile}; run this in a checkout of workitem-operator.")
-    text = dockerfile.read_text().replace("\\\n", " ")
-    inputs = ["Dockerfile", ".dockerignore"]
-    for words in re.findall(r"^(?:COPY|ADD)\s+(.*)$", text, re.MULTILINE | re.IGNORECASE):
-        if "--from=" not in words:
-            inputs += [word for word in words.split() if not word.startswith("--")][:-1]
-    inputs += re.findall(r"--mount=type=bind,source=([^,\s]+)", text)
-    return inputs
-
-
-def _prune(cluster: Cluster, builder: Builder, tag: str, history: Path) -> None:
-    """Forget all but the last few builds.
-
-    Not only the newest is kept: pods of a rollout may still need the ones before.
-    """
-    tags = [line for line in (history.read_text().split() if history.exists() else []) if line != tag]
-    tags.append(tag)
+def _prune(cluster: Cluster, builder: Builder, names: list[str], history: Path) -> None:
+    """Forget all but the last images. Not only the newest: pods of a rollout may still need the ones before."""
+    known = [name for name in (history.read_text().split() if history.exists() else []) if name not in names] + names
     loaded = cluster.images() or set()
-    for old in tags[:-_KEPT_BUILDS]:
-        for name in _TARGETS.values():
-            if f"{name}:{old}" in loaded:
-                cluster.forget(f"{name}:{old}")
-            builder.forget(f"{name}:{old}")
-    shell.write_atomically(history, "\n".join(tags[-_KEPT_BUILDS:]) + "\n")
+    for old in known[:-_KEPT_IMAGES]:
+        if old in loaded:
+            cluster.forget(old)
+        builder.forget(old)
+    shell.write_atomically(history, "\n".join(known[-_KEPT_IMAGES:]) + "\n")

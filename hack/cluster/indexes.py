@@ -31,7 +31,7 @@ _UV_VARIABLES = {
 def files() -> dict[str, str]:
     """The configuration files for pip and uv: path inside the image -> text."""
     options = settings()
-    pip, uv = ["[global]", "timeout = 180"], ["native-tls = true"]
+    pip, uv = ["[global]", "timeout = 180"], ["system-certs = true"]
     if _CERTIFICATES.exists():
         pip.append(f"cert = {_CERTIFICATES}")
     for option, values in options.items():

@@ -135,10 +135,12 @@ class LocalCluster:
 
     def _write_kubeconfigs(self, layout: Layout) -> None:
         for user in pki.USERS:
-            shell.write_atomically(
-                layout.kubeconfig_of(user), pki.kubeconfig(layout.pki, user, API, self.context), mode=0o600
-            )
-        shell.write_atomically(self.kubeconfig, pki.kubeconfig(layout.pki, "admin", API, self.context), mode=0o600)
+            text = pki.kubeconfig(layout.pki, user, API, self.context)
+            shell.write_atomically(layout.kubeconfig_of(user), text, mode=0o600)
+        mine = pki.kubeconfig(layout.pki, "admin", API, self.context)
+        # Not written again when nothing changed: root's `up` would otherwise take it from the person who uses sudo.
+        if not self.kubeconfig.exists() or self.kubeconfig.read_text() != mine:
+            shell.write_atomically(self.kubeconfig, mine, mode=0o600)
         elevation.hand_over(self.kubeconfig)
 
     def _after_a_reboot(self) -> None:
