@@ -152,8 +152,8 @@ def test_a_foreign_job_under_the_gates_name_blocks() -> None:
     world = at_gate()
     (name,) = world.live_gates()
     world.jobs[name] = FakeJob(name, "foreign", "somebody", {}, None, None)
-    status = world.item["status"]["gates"][0]
-    status.pop("jobUID", None)
+    gates = [{k: v for k, v in g.items() if k != "jobUID"} for g in world.item["status"]["gates"]]
+    world.item["status"] = {**world.item["status"], "gates": gates}
     world.rest()
     assert (world.at, world.reason) == (("build", "Blocked"), "JobNameTaken")
 

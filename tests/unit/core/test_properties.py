@@ -1,0 +1,371 @@
+"""What must hold whatever happens: random ends of runs, decisions, kills, pushes and failures, in any order."""
+
+from collections.abc import Callable
+from typing import Any
+
+import hypothesis
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from workitems.api import GateResult, Phase, WorkItem
+from workitems.api.run import Problem
+from workitems.core import manifests, pods
+from workitems.core.facts import Admission, PodView
+
+from tests.unit.core.world import (
+    DOCUMENTS,
+    EVICTED,
+    FINISHED,
+    End,
+    FakeJob,
+    World,
+    blob_of,
+    good,
+    one_stage,
+    review,
+    small_pipeline,
+)
+
+Event = Callable[[World], None]
+
+BAD_ENDS = {
+    "nothing": End(),
+    "questions": End(writes={"questions.md": "?\n"}),
+    "changes": review("REQUEST_CHANGES"),
+    "nonsense": review("LGTM"),
+    "code": End(writes={"/src/cart.py": "by the reviewer\n", "12-review.md": "Verdict: APPROVED\n"}),
+    "failed": End(exit_code=1, tail="x" * 5000),
+    "timeout": End(exit_code=124),
+    "memory": End(exit_code=137, reason="OOMKilled"),
+    "evicted": End(disrupted=EVICTED, reported=False, exit_code=None),
+    "lost": End(reported=False),
+    "lost unworked": End(reported=False, exit_code=None),
+    "deadline": End(deadline=True),
+    "garbage": End(raw="{" * 900),
+    "no remote": End(problem=Problem(reason="RemoteUnreachable", message="away", retry=True)),
+    "no prompt": End(problem=Problem(reason="PromptFileNotFound", message="not a file")),
+    "lie": End(problem=Problem(reason="HeadMoved", message="it did not")),
+    "cost": End(cost="NaN"),
+}
+ENDS: st.SearchStrategy[End | None] = st.one_of(st.none(), st.none(), st.sampled_from(list(BAD_ENDS.values())))
+COMMENTS = st.sampled_from(["", "words", "ж" * 16_384])
+
+
+def ends(end: End | None) -> Event:
+    def event(world: World) -> None:
+        run = world.status.run
+        if run is not None and run.job in world.live_runs():
+            job = world.jobs[run.job]
+            assert job.task is not None
+            world.end(job, end or End(writes=good(job.task)))
+
+    return event
+
+
+def gate_ends(code: int | None) -> Event:
+    def event(world: World) -> None:
+        if world.live_gates():
+            world.end_gate(code, tail="tests: 1 failed\n" * 100)
+
+    return event
+
+
+def says(action: str, body: dict[str, Any], comment: str) -> Event:
+    def event(world: World) -> None:
+        content = dict(body)
+        if action == "approve" and "commit" not in content:
+            content["commit"] = world.status.head or "1" * 40
+        world.say(action, content, comment=comment or "words")
+
+    return event
+
+
+def pushes(path: str) -> Event:
+    def event(world: World) -> None:
+        if world.branch.head is not None:
+            world.branch.push({path: f"by a person, {len(world.branch.trees)}\n"})
+
+    return event
+
+
+def killed(after: int) -> Event:
+    def event(world: World) -> None:
+        world.kill_at |= {world.boundaries + after}
+
+    return event
+
+
+def passes(seconds: int) -> Event:
+    return lambda world: world.pass_time(seconds=seconds)
+
+
+def suspends(value: bool) -> Event:
+    def event(world: World) -> None:
+        if world.item["spec"].get("suspend", False) != value:
+            world.item["spec"]["suspend"] = value
+            world.item["metadata"]["generation"] += 1
+
+    return event
+
+
+def queues(granted: bool) -> Event:
+    def event(world: World) -> None:
+        world.admission = Admission(granted=granted, message="behind others")
+
+    return event
+
+
+def repository(there: bool) -> Event:
+    def event(world: World) -> None:
+        world.repository = {**SHOP} if there else None
+
+    return event
+
+
+SHOP = {"metadata": {"name": "shop", "namespace": "team-a"}, "spec": {"url": "https://git.example.com/shop/web.git"}}
+
+
+def deletes_a_job(world: World) -> None:
+    for name in [*world.live_runs(), *world.live_gates()]:
+        del world.jobs[name]
+        # Made again under its name it is no second Job of that run: a person took the first one away.
+        world.created[name] -= 1
+
+
+def replaces_a_job(world: World) -> None:
+    for name in world.live_runs():
+        job = world.jobs[name]
+        world.jobs[name] = FakeJob(
+            name, f"{job.uid}-anew", job.owner_uid, job.manifest, job.task, job.pod, job.seen_head
+        )
+
+
+def takes_the_pod(world: World) -> None:
+    for name in world.live_runs():
+        world.jobs[name].pod = PodView("pod", "Pending", created=world.now, unschedulable="no node")
+
+
+def loses_acknowledgements(value: bool) -> Event:
+    def event(world: World) -> None:
+        world.lose_acknowledgements = value
+
+    return event
+
+
+DECISIONS = st.sampled_from(
+    [
+        ("approve", {"gate": "approved"}),
+        ("approve", {"gate": "approved"}),
+        ("approve", {"gate": "approved", "commit": "2" * 40}),
+        ("approve", {"gate": "tests"}),
+        ("reject", {"gate": "approved"}),
+        ("answer", {}),
+        ("retry", {}),
+        ("retry", {}),
+        ("sendBack", {"stage": "plan"}),
+        ("sendBack", {"stage": "build"}),
+        ("sendBack", {"stage": "review"}),
+    ]
+)
+EVENTS: st.SearchStrategy[Event] = st.one_of(
+    ENDS.map(ends),
+    ENDS.map(ends),
+    ENDS.map(ends),
+    st.sampled_from([0, 0, 0, 1, 124, None]).map(gate_ends),
+    st.builds(lambda d, c: says(d[0], d[1], c), DECISIONS, COMMENTS),
+    st.builds(lambda d, c: says(d[0], d[1], c), DECISIONS, COMMENTS),
+    st.sampled_from([f"{DOCUMENTS}/plan.md", f"{DOCUMENTS}/12-review.md", "src/cart.py"]).map(pushes),
+    st.integers(1, 12).map(killed),
+    st.sampled_from([5, 60, 600, 86_400]).map(passes),
+    st.booleans().map(suspends),
+    st.booleans().map(queues),
+    st.booleans().map(repository),
+    st.booleans().map(loses_acknowledgements),
+    st.sampled_from([deletes_a_job, replaces_a_job, takes_the_pod]),
+    st.just(says("abort", {}, "")),
+)
+HISTORIES = st.lists(EVENTS, min_size=20, max_size=60)
+
+
+@given(HISTORIES)
+@example([ends(None), says("approve", {"gate": "approved"}, ""), ends(None), gate_ends(0), ends(None)])
+def test_whatever_happens(history: list[Event]) -> None:
+    world = World(small_pipeline())
+    world.twice = True
+    approved: set[str] = set()
+    over: dict[str, Any] | None = None
+    for event in [lambda _: None, *history]:
+        event(world)
+        plan = world.rest(steps=40)
+        approved |= accepted_approvals(world)
+        check_shape(world)
+        check_limits(world)
+        check_nothing_is_stranded(world, plan.requeue_seconds)
+        if over is not None:
+            check_over(world, over)
+        elif world.status.phase in FINISHED:
+            over = world.item["status"]
+            if world.status.phase is Phase.DONE:
+                check_done(world, approved)
+    heal(world)
+    if over is None and world.status.phase is Phase.DONE:
+        check_done(world, accepted_approvals(world))
+    hypothesis.event(str(world.status.phase))
+    hypothesis.event(f"{min(world.status.usage.runs // 5 * 5, 40)} runs or more")
+    assert world.status.phase in (*FINISHED, Phase.BLOCKED, Phase.NEEDS_INPUT), world.at
+
+
+def accepted_approvals(world: World) -> set[str]:
+    said = [d for d in world.decisions.values() if "approve" in d["spec"]]
+    return {d["spec"]["approve"]["commit"] for d in said if d.get("status", {}).get("result") == "Accepted"}
+
+
+def check_shape(world: World) -> None:
+    """One run at a time (the world refuses a second), no run number twice, conditions as kstatus reads them."""
+    assert all(count <= 1 for count in world.created.values()), world.created
+    numbers = [task.run for task in world.tasks]
+    assert numbers == sorted(numbers)
+    status = world.status
+    names = {manifest["metadata"]["name"] for manifest in (job.manifest for job in world.jobs.values())}
+    assert all(len(name) <= 63 for name in names)
+    assert len(status.runs) <= 20
+    conditions = {c.type: c for c in status.conditions}
+    assert {"Ready", "Reconciling", "Stalled"} <= conditions.keys()
+    assert all(c.observed_generation == world.item["metadata"]["generation"] for c in status.conditions)
+    ready, stalled = conditions["Ready"].status == "True", conditions["Stalled"].status == "True"
+    reconciling = conditions["Reconciling"].status == "True"
+    assert ready == (status.phase is Phase.DONE)
+    assert stalled == (status.phase in (Phase.BLOCKED, Phase.ABORTED))
+    assert [ready, stalled, reconciling].count(True) == 1
+    assert ("Succeeded" in conditions) == (status.phase in FINISHED)
+    assert conditions["Ready"].message
+    assert all(c.reason for c in status.conditions)
+    if status.hold is not None:
+        assert "kubectl -n team-a create -f - <<<" in conditions["Ready"].message
+
+
+def check_limits(world: World) -> None:
+    status = world.status
+    limits = {"approved": 2, "tests": 3, "reviewed": 2, "review/run": 3}
+    for rework in status.rework:
+        # The count that reaches the limit is the send-back that was not followed by a run.
+        assert rework.attempts <= limits[rework.gate] + (rework.gate == "review/run") * 100
+    for gate, limit in limits.items():
+        used = next((r.attempts for r in status.rework if r.gate == gate), 0)
+        if used == limit and gate != "review/run":
+            assert status.hold is not None or status.phase in FINISHED
+    assert status.usage.runs <= 40 + 1
+    assert status.infra_retries <= 3
+
+
+def check_nothing_is_stranded(world: World, requeue: float | None) -> None:
+    status = world.status
+    if status.phase in FINISHED:
+        return
+    waits = (
+        world.live_runs() != []
+        or world.live_gates() != []
+        or requeue is not None
+        or status.phase in (Phase.QUEUED, Phase.SUSPENDED)
+        or status.hold is not None
+        or (status.phase is Phase.IN_REVIEW and any(g.reason == "WaitingForApproval" for g in status.gates))
+    )
+    assert waits, f"{world.at} waits for nothing: {world.message}"
+
+
+def check_over(world: World, over: dict[str, Any]) -> None:
+    """Only acknowledgements, and an edit that is observed."""
+    now = world.item["status"]
+    for key in now.keys() | over.keys():
+        if key not in ("decisions", "observedGeneration", "conditions"):
+            assert now.get(key) == over.get(key), key
+    assert world.live_runs() == []
+
+
+def check_done(world: World, approved: set[str]) -> None:
+    """Every gate holds for the head's own content: told from the tree, not from status."""
+    status = world.status
+    assert status.head is not None
+    files = world.branch.trees[status.head]
+    assert files[f"{DOCUMENTS}/plan.md"]
+    assert "Verdict: APPROVED" in world.branch.trees[str(world.gate("reviewed").commit)][f"{DOCUMENTS}/12-review.md"]
+    plan = blob_of(files[f"{DOCUMENTS}/plan.md"])
+    plans = {blob_of(world.branch.trees[c][f"{DOCUMENTS}/plan.md"]) for c in approved if c in world.branch.trees}
+    assert plan in plans, "nobody approved this plan"
+
+    def code(commit: str) -> dict[str, str]:
+        return {p: t for p, t in world.branch.trees[commit].items() if not p.startswith(f"{DOCUMENTS}/")}
+
+    assert code(str(world.gate("tests").commit)) == code(status.head)
+    assert code(str(world.gate("reviewed").commit)) == code(status.head)
+    assert all(g.result in (GateResult.PASSED, GateResult.SKIPPED) for g in status.gates)
+
+
+def heal(world: World) -> None:
+    """With everything mended and everybody doing their part, an item comes to its end or to a person."""
+    world.kill_at = frozenset()
+    world.lose_acknowledgements = False
+    world.admission = Admission(granted=True)
+    world.repository = {**SHOP}
+    world.item["spec"]["suspend"] = False
+    world.rest(steps=40)
+    for name in world.live_runs():
+        pod = world.jobs[name].pod
+        if pod is None or pod.unschedulable:
+            del world.jobs[name]
+    world.go()
+
+
+TESTS = {"name": "t", "command": {"run": ["t"]}, "onFailure": [{"sendBackTo": "build", "maxAttempts": 100}]}
+
+
+def test_status_stays_small_after_five_hundred_runs() -> None:
+    world = World(one_stage(onRunFailure=[]), limits={"maxRuns": 1000})
+    words = "ж" * 16_000
+    bad = End(exit_code=1, tail="щ" * 2000)
+    for number in range(500):
+        world.step()
+        run = world.status.run
+        assert run is not None
+        assert run.number == number + 1
+        world.end_run(bad)
+        world.step()
+        world.say("retry", comment=words if number > 460 else "go on")
+    assert len(world.status.runs) == 20
+    assert len(world.status.decisions) == 50
+    assert world.status.usage.runs == 500
+
+
+LABELS = st.from_regex(r"\A[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?\Z")
+STAGES = st.from_regex(r"\A[a-z0-9]([-a-z0-9]{0,38}[a-z0-9])?\Z")
+
+
+@given(LABELS, STAGES, LABELS, st.integers(1, 10**6), st.integers(1, 10**6))
+@settings(max_examples=100)
+def test_every_name_is_a_dns_label_of_at_most_63_characters(
+    item: str, stage: str, gate: str, attempt: int, number: int
+) -> None:
+    world = World(one_stage({"name": "g", "files": ["x"]}))
+    world.item["metadata"]["name"] = item
+    model = WorkItem.parse(world.item)
+    gate_status = {
+        "name": gate,
+        "stage": stage,
+        "result": "Pending",
+        "reason": "x",
+        "since": world.now,
+        "checkedAt": world.now,
+    }
+    parsed = WorkItem.parse({**world.item, "status": {"gates": [gate_status]}}).status.gates[0]
+    names = [
+        manifests.run_job_name(model, stage, attempt, number),
+        manifests.gate_job_name(model, parsed, number, attempt),
+        pods.claim_name(model),
+        manifests.snapshot_name(model, "sha256:x"),
+    ]
+    for name in names:
+        assert len(name) <= 63
+        assert name[0].isalnum()
+        assert name[-1].isalnum()
+        assert set(name) <= set("abcdefghijklmnopqrstuvwxyz0123456789-")
+    assert len(set(names)) == 4
+    assert manifests.run_job_name(model, stage, attempt, number + 1) != names[0]
