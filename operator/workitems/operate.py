@@ -7,7 +7,7 @@ worse than a restart, which costs nothing because nothing is kept in memory that
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime, timedelta
 
 import kopf
@@ -23,11 +23,19 @@ log = structlog.get_logger(__name__)
 UNFINISHED = "status.phase!=Done,status.phase!=Aborted"
 
 
-async def operate(settings: Settings, stop: asyncio.Event | None = None) -> None:
+Clock = Callable[[], datetime]
+"""The time of day, in UTC."""
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+async def operate(settings: Settings, stop: asyncio.Event | None = None, clock: Clock = _now) -> None:
     """Run until `stop` is set or kopf sees SIGTERM or SIGINT. Raises errors.Permanent if there is no login."""
     api = await cluster.Cluster.connect(settings)
     try:
-        await Operator(settings, api).run(stop or asyncio.Event())
+        await Operator(settings, api, clock).run(stop or asyncio.Event())
     finally:
         await api.close()
 
@@ -35,8 +43,8 @@ async def operate(settings: Settings, stop: asyncio.Event | None = None) -> None
 class Operator:
     """All parts, put together once."""
 
-    def __init__(self, settings: Settings, api: cluster.Cluster) -> None:
-        """Take the settings and a connection."""
+    def __init__(self, settings: Settings, api: cluster.Cluster, clock: Clock) -> None:
+        """Take the settings, a connection and the clock."""
         self._settings = settings
         self._api = api
         self._queue = queue.Queue()
@@ -49,7 +57,7 @@ class Operator:
             fs_group=settings.fs_group,
             infra_backoff=timedelta(seconds=settings.infra_backoff_seconds),
         )
-        self._observer = observe.Observer(api, settings.namespace, defaults, lambda: datetime.now(UTC))
+        self._observer = observe.Observer(api, settings.namespace, defaults, clock)
         self._reconciler = reconcile.Reconciler(self._observer, act.Actor(api), slots.Slots(), self._queue.add)
 
     async def run(self, stop: asyncio.Event) -> None:
