@@ -107,7 +107,7 @@ def _add(git: Git, paths: Sequence[bytes]) -> None:
         return
     if len(paths) == 1:
         log.warning("left out: %s", problems.last_lines(output.stderr))
-        if "No space left on device" in output.stderr:
+        if any(sign in output.stderr for sign in ("No space left", "Out of diskspace", "quota exceeded")):
             raise problems.GitError("update-index", output.code, output.stderr)
         return
     half = len(paths) // 2

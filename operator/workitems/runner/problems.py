@@ -68,7 +68,8 @@ FULL = "the worktree volume is full: give the claim more space, or delete what i
 
 # Tried against git's own lines only.
 _LOCAL = (
-    _sign(r"No space left on device|Disk quota exceeded", "VolumeFull", FULL),
+    # The last one is how git says that writing a file of the tree failed; opening it says "unable to create".
+    _sign(r"No space left on device|Out of diskspace|Disk quota exceeded|unable to write file", "VolumeFull", FULL),
     _sign(
         r"No user exists for uid",
         "UnknownUser",

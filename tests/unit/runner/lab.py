@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import subprocess
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -100,7 +101,7 @@ class Lab:
         )
         return self.places
 
-    def run(self, task: RunTask, script: str = ":", *, during: Callable[[], None] | None = None) -> RunReport:
+    def run(self, task: RunTask, script: str = ":", *, during: Callable[[], object] | None = None) -> RunReport:
         """One Job: the runner in this process, the agent's entry as a process beside it.
 
         `during` is what somebody else does while the agent works.
@@ -144,9 +145,7 @@ class Lab:
             stdin=subprocess.DEVNULL,
         )
 
-    def _while_working(self, places: Places, during: Callable[[], None]) -> None:
-        import threading
-
+    def _while_working(self, places: Places, during: Callable[[], object]) -> None:
         def watch() -> None:
             waiting = threading.Event()
             for _ in range(400):

@@ -13,7 +13,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
 from workitems.agents import entry
 from workitems.api import run
 
@@ -155,7 +154,10 @@ def test_sigterm_reaches_the_agent_whose_own_code_counts(pod: Pod) -> None:
 
 
 def test_sigterm_twice_still_waits_for_the_agent(pod: Pod) -> None:
-    script = f"trap 'touch {pod.folder}/got' TERM; touch {pod.folder}/up; until [ -e {pod.folder}/end ]; do sleep 0.1; done; exit 9"
+    script = (
+        f"trap 'touch {pod.folder}/got' TERM; touch {pod.folder}/up;"
+        f"until [ -e {pod.folder}/end ]; do sleep 0.1; done; exit 9"
+    )
     process = pod.start("sh", "-c", script)
     pod.go()
     pod.appears("up")
@@ -247,8 +249,20 @@ def test_a_read_only_mount_and_another_user_are_enough_for_the_entry(pod: Pod) -
     argv = entry.argv(["sh", "-c", f"id -u; touch {pod.folder}/x || echo refused"], 10, str(pod.folder))
     mount = f'mount --bind {pod.folder} {pod.folder} && mount -o remount,ro,bind {pod.folder} && exec "$@"'
     process = subprocess.Popen(
-        ["unshare", "--mount", "sh", "-c", mount, "sh", "setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
-        + [*pod.shell, *argv[1:]],
+        [
+            "unshare",
+            "--mount",
+            "sh",
+            "-c",
+            mount,
+            "sh",
+            "setpriv",
+            "--reuid=65534",
+            "--regid=65534",
+            "--clear-groups",
+            *pod.shell,
+            *argv[1:],
+        ],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

@@ -7,11 +7,11 @@ import subprocess
 from pathlib import Path
 
 import pytest
-
-from tests.unit.runner.lab import BRANCH, Lab, git
 from workitems.api.run import RunReport
 from workitems.runner import tree
 from workitems.runner.commit import stays_inside
+
+from tests.unit.runner.lab import BRANCH, Lab, git
 
 
 def modes(lab: Lab, commit: str | None) -> dict[str, str]:
@@ -140,12 +140,13 @@ def test_an_outcome_file_that_became_a_symlink_does_not_bring_the_old_verdict_ba
 def test_filters_attributes_and_hooks_of_the_tree_run_nothing(lab: Lab) -> None:
     attributes = "* filter=evil diff=evil merge=evil ident text eol=crlf working-tree-encoding=UTF-16"
     script = f"""
-    printf '%s\\n' '{attributes}' > .gitattributes; cp .gitattributes src/.gitattributes; cp .gitattributes docs/.gitattributes
+    printf '%s\\n' '{attributes}' > .gitattributes
+    cp .gitattributes src/; cp .gitattributes docs/
     mkdir -p hooks .git-hooks
     for hook in pre-commit commit-msg pre-push post-checkout post-index-change reference-transaction; do
       printf '#!/bin/sh\\ntouch $LAB/pwned\\n' > hooks/$hook; chmod +x hooks/$hook
     done
-    printf '[filter "evil"]\\nclean = touch %s/pwned\\nsmudge = touch %s/pwned\\nprocess = touch %s/pwned\\n' $LAB $LAB $LAB > .gitconfig
+    printf '[filter "evil"]\\nclean = touch %s/pwned\\nsmudge = touch %s/pwned\\n' $LAB $LAB > .gitconfig
     printf '[core]\\nhooksPath = hooks\\nfsmonitor = touch %s/pwned\\n' $LAB >> .gitconfig
     cp .gitconfig $HOME/.gitconfig 2>/dev/null
     printf 'crlf\\r\\n$Id$\\n' > src/crlf
@@ -214,13 +215,11 @@ def test_pipes_sockets_and_swollen_git_files_neither_block_nor_get_in(lab: Lab) 
     assert left <= set(report.left_out)
 
 
-@pytest.fixture
-def nobody() -> int:
-    return 65534
-
-
 def test_locked_folders_are_opened_and_cleaned(lab: Lab) -> None:
-    script = "mkdir -p src/locked/in junk/a/b; echo x > src/locked/in/f; echo y > junk/a/b/f; chmod 0 src/locked/in/f src/locked/in src/locked junk/a/b junk/a junk"
+    script = (
+        "mkdir -p src/locked/in junk/a/b; echo x > src/locked/in/f; echo y > junk/a/b/f;"
+        "chmod 0 src/locked/in/f src/locked/in src/locked junk/a/b junk/a junk"
+    )
     report = lab.run(lab.task(), script)
     assert "src/locked/in/f" in lab.files(str(report.head))
     second = lab.run(lab.task(run=2, expected_head=report.head, base_commit=report.base_commit), "ls > src/list")

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import shutil
+
+from workitems.api.run import RunReport
 
 from tests.unit.runner.lab import BRANCH, Lab, git
-from workitems.api.run import RunReport
 
 DIVERTED = "workitems/et-12/run-2"
 
@@ -40,7 +42,7 @@ def test_a_lost_lease_diverts_the_work_and_reports_the_remotes_head(lab: Lab) ->
 
 
 def test_a_branch_that_somebody_created_meanwhile_is_not_overwritten(lab: Lab) -> None:
-    report = lab.run(lab.task(), "echo 1 > src/one", during=lambda: lab.push(BRANCH) and None)
+    report = lab.run(lab.task(), "echo 1 > src/one", during=lambda: lab.push(BRANCH))
     assert report.problem is not None
     assert report.problem.reason == "HeadMoved"
     assert report.diverted_to == "workitems/et-12/run-1"
@@ -49,7 +51,7 @@ def test_a_branch_that_somebody_created_meanwhile_is_not_overwritten(lab: Lab) -
 
 def test_without_work_a_moved_branch_is_not_even_noticed(lab: Lab) -> None:
     first = lab.run(lab.task(), "echo 1 > src/one")
-    report = lab.run(lab.task(**second(lab, first)), during=lambda: lab.push(BRANCH) and None)
+    report = lab.run(lab.task(**second(lab, first)), during=lambda: lab.push(BRANCH))
     assert (report.problem, report.diverted_to, report.pushed) == (None, None, False)
 
 
@@ -58,7 +60,7 @@ def test_a_branch_deleted_meanwhile_leaves_the_work_in_its_own_branch(lab: Lab) 
     report = lab.run(
         lab.task(**second(lab, first)),
         "echo 2 > src/two",
-        during=lambda: git("--git-dir", str(lab.remote), "branch", "-D", BRANCH) and None,
+        during=lambda: git("--git-dir", str(lab.remote), "branch", "-D", BRANCH),
     )
     assert report.problem is not None
     assert report.problem.reason == "BranchNotFound"
@@ -72,7 +74,8 @@ def test_a_push_whose_answer_was_lost_is_a_success(lab: Lab) -> None:
     wrapper = lab.root / "bin" / "git"
     wrapper.parent.mkdir()
     wrapper.write_text(
-        f'#!/bin/sh\ncase " $* " in *" push "*) if [ ! -e {marker} ]; then touch {marker}; {real_git()} "$@" >/dev/null 2>&1;'
+        f'#!/bin/sh\ncase " $* " in *" push "*) if [ ! -e {marker} ]; then'
+        f' touch {marker}; {real_git()} "$@" >/dev/null 2>&1;'
         f' echo "fatal: the remote end hung up unexpectedly" >&2; exit 128; fi;; esac\nexec {real_git()} "$@"\n'
     )
     wrapper.chmod(0o755)
@@ -87,8 +90,6 @@ def test_a_push_whose_answer_was_lost_is_a_success(lab: Lab) -> None:
 
 
 def real_git() -> str:
-    import shutil
-
     found = shutil.which("git")
     assert found is not None
     return found
@@ -124,7 +125,7 @@ def test_a_later_runs_refusal_reports_the_head_that_stands(lab: Lab) -> None:
 
 def test_a_remote_that_vanishes_during_the_run_is_unreachable_and_worth_a_retry(lab: Lab) -> None:
     away = lab.root / "away.git"
-    report = lab.run(lab.task(), "echo 1 > src/one", during=lambda: lab.remote.rename(away) and None)
+    report = lab.run(lab.task(), "echo 1 > src/one", during=lambda: lab.remote.rename(away))
     assert report.problem is not None
     assert report.problem.reason == "RepositoryNotFound"
     assert (report.committed, report.pushed, report.agent_started) == (True, False, True)

@@ -6,10 +6,10 @@ import hashlib
 import subprocess
 
 import pytest
-
-from tests.unit.runner.lab import Lab
 from workitems.api import run
 from workitems.runner.places import Places
+
+from tests.unit.runner.lab import Lab
 
 DOCUMENTS = "docs/work-items/et-12"
 REVIEW = f"{DOCUMENTS}/12-review.md"
@@ -66,7 +66,8 @@ def test_a_second_run_goes_on_from_the_first_with_the_volume_kept(lab: Lab) -> N
 def test_the_agent_can_use_git_to_read_history_and_state(lab: Lab) -> None:
     script = (
         "git log --format=%s > docs/log; git branch --show-current >> docs/log; echo x >> README.md;"
-        "git status --porcelain >> docs/log; git diff --stat >> docs/log; git log -1 --format=%s origin/main >> docs/log"
+        "git status --porcelain >> docs/log; git diff --stat >> docs/log;"
+        "git log -1 --format=%s origin/main >> docs/log"
     )
     report = lab.run(lab.task(), script)
     text = lab.show(str(report.head), "docs/log")
@@ -180,7 +181,10 @@ def test_a_tracked_file_of_the_task_files_name_keeps_the_branchs_own_version(lab
 
 
 def test_what_is_outside_commit_paths_is_left_out_and_named(lab: Lab) -> None:
-    script = "echo x > README.md; echo y > tests/new.py; mkdir docs2; echo z > docs2/a; echo ok > docs/a; rm tests/test_app.py"
+    script = (
+        "echo x > README.md; echo y > tests/new.py; mkdir docs2; echo z > docs2/a; echo ok > docs/a;"
+        "rm tests/test_app.py"
+    )
     report = lab.run(lab.task(), script)
     assert report.left_out == ("README.md", "docs2/a", "tests/new.py", "tests/test_app.py")
     assert report.left_out_total == 4
