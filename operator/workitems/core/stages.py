@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from pydantic import ValidationError
+from pydantic.alias_generators import to_camel
 
 from workitems.api import Agent, Gate, Outcome, PipelineSpec, Stage, WorkItem
 
@@ -190,7 +191,7 @@ def _agent_mistakes(spec: PipelineSpec, name: str) -> list[str]:
     try:
         agent = agent_of(spec, name)
     except ValidationError as error:
-        places = ", ".join(".".join(str(part) for part in entry["loc"]) for entry in error.errors()[:3])
+        places = ", ".join(".".join(to_camel(str(part)) for part in entry["loc"]) for entry in error.errors()[:3])
         return [f"agent {name}: too much of {places} once agentDefaults is merged in"]
     if agent.command is None and agent.claude_code is None:
         return [f"agent {name}: neither command nor claudeCode is given, here or in agentDefaults"]

@@ -318,7 +318,7 @@ def test_a_job_without_a_pod_is_worth_a_sentence_after_a_while() -> None:
     world = running()
     world.run_job().pod = None
     world.rest()
-    assert world.reason == "RunStarting"
+    assert world.reason == "RunInProgress"
     world.pass_time(minutes=1)
     world.rest()
     assert world.reason == "PodMissing"

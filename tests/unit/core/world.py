@@ -304,6 +304,7 @@ class World:
         self.branch = Branch()
         self.jobs: dict[str, FakeJob] = {}
         self.decisions: dict[str, JSON] = {}
+        self.said = 0
         self.revisions: dict[str, JSON] = {}
         self.claims: dict[str, JSON] = {}
         self.admission = Admission(granted=True)
@@ -520,7 +521,8 @@ class World:
 
     def say(self, action: str, body: JSON | None = None, comment: str = "", **meta: Any) -> str:
         """A person creates a Decision; its name."""
-        name = meta.pop("name", f"{action.lower()}-{len(self.decisions) + 1}")
+        self.said += 1
+        name = meta.pop("name", f"{action.lower()}-{self.said}")
         self.pass_time(seconds=1)
         created = meta.pop("created", self.now)
         spec: JSON = {"workItem": "et-12", "by": "team-lead", action: body or {}}
@@ -530,7 +532,7 @@ class World:
             "metadata": {
                 "name": name,
                 "namespace": NAMESPACE,
-                "uid": f"decision-{len(self.decisions) + 1}-{name}",
+                "uid": f"decision-{self.said}-{name}",
                 "creationTimestamp": created.isoformat(),
             },
             "spec": json.loads(json.dumps(DecisionSpec.model_validate(spec).to_json())),
