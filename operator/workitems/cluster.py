@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import collections
 import json
+import urllib.request
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any, Self
@@ -136,6 +137,9 @@ class Cluster:
         """Log in: as the pod's service account, or by `settings.kubeconfig`. Nothing is requested yet."""
         configuration = await login.configuration(settings)
         configuration.connection_pool_maxsize = CONNECTIONS
+        # Asked once: aiohttp would ask the environment for a proxy before every request, in a thread, for a third of
+        # the request's CPU, and send what a ~/.netrc says about the API server's host.
+        configuration.client_session_kwargs = {"trust_env": bool(urllib.request.getproxies())}
         api: Any = ApiClient(configuration=configuration)
         api.user_agent = f"workitem-operator/{workitems.__version__}"
         return cls(
