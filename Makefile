@@ -5,6 +5,10 @@ SHELL := /bin/bash
 # Finds uv or installs it; says what it does on stderr.
 UV = $(shell hack/bootstrap.sh)
 
+# uv reads neither pip's configuration nor, by itself, the machine's certificates.
+export UV_SYSTEM_CERTS ?= 1
+export UV_DEFAULT_INDEX ?= $(shell hack/bootstrap.sh --index)
+
 .PHONY: help
 help: ## Show this help
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16

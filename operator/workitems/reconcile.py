@@ -72,10 +72,17 @@ class Reconciler:
         return plan.requeue_seconds
 
     async def _carry_out(self, key: str, facts: Facts, plan: Plan) -> None:
-        await self._actor.perform(facts.item, plan.before)
+        try:
+            await self._actor.perform(facts.item, plan.before)
+            if plan.status != facts.item.status:
+                await self._actor.write_status(facts.item, plan.status)
+        except errors.WorkItemsError:
+            # What was not announced holds no slot: an item that cannot be written must not keep others waiting.
+            if not begin.occupies(facts.item.status):
+                self._let_go(key)
+            raise
         if plan.status != facts.item.status:
-            await self._actor.write_status(facts.item, plan.status)
-            log.info("step", item=key, stage=plan.status.stage, phase=plan.status.phase, plan=str(plan))
+            _log_step(key, facts, plan)
         try:
             await self._actor.perform(facts.item, plan.after)
         except errors.Permanent as refusal:
@@ -140,8 +147,19 @@ class Reconciler:
     def _forget(self, key: str) -> None:
         self._refused.pop(key, None)
         self.stranded.discard(key)
+        self._let_go(key)
+
+    def _let_go(self, key: str) -> None:
         for other in self._ledger.release(key):
             self._wake(other)
+
+
+def _log_step(key: str, facts: Facts, plan: Plan) -> None:
+    before, after = facts.item.status, plan.status
+    changed = [name for name in type(after).model_fields if getattr(before, name) != getattr(after, name)]
+    reason = next((c.reason for c in after.conditions if c.type == "Ready"), "")
+    where = {"item": key, "stage": after.stage, "phase": after.phase, "reason": reason}
+    log.info("step", **where, changed=changed, plan=str(plan))
 
 
 def _claim(key: str, facts: Facts) -> slots.Claim | None:

@@ -18,10 +18,11 @@ import pykube
 import pytest
 import yaml
 
-from hack.cluster import choose, images
+from hack.cluster import images
 from hack.cluster.model import Cluster
 from hack.gitserver import bundle
 from hack.gitserver.manifests import GitServer, manifests, secret
+from tests.cluster_provider import ChosenCluster
 from tests.e2e.lab import Lab, agent_config_map
 from tests.e2e.operator_process import OperatorProcess
 
@@ -48,8 +49,9 @@ def _namespace(name: str) -> dict[str, Any]:
 @pytest.fixture(scope="session")
 def cluster() -> Cluster:
     """The cluster of the tests, up; with our CRDs and RBAC, and without a leftover of an earlier session."""
-    chosen = choose.current()
-    chosen.up()
+    provider = ChosenCluster()
+    provider.create()
+    chosen = provider.cluster
     _kubectl(chosen, "apply", "--server-side", "--force-conflicts", "-f", str(ROOT / "crds"))
     _kubectl(chosen, "wait", "--for=condition=Established", "--timeout=60s", "-f", str(ROOT / "crds"))
     objects = list(yaml.safe_load_all((ROOT / "hack/manifests/operator.yaml").read_text()))

@@ -108,6 +108,8 @@ class Lab:
         git = Git(self.cluster.kubectl, self.git_server, f"{name}-{uuid.uuid4().hex[:8]}")
         folder = f"/srv/git/{git.repository}.git"
         git.shell(["cp", "-r", "/srv/git/seed.git", folder])
+        # The hook that logs pushes names its repository.
+        git.shell(["sed", "-i", f"s/seed.git/{git.repository}.git/", f"{folder}/hooks/post-receive"])
         default: JSON = {
             "url": url(self.git_server, git.repository),
             "credentials": {"secretName": self.git_server.secret_name},

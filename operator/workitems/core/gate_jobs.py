@@ -25,6 +25,8 @@ def settle(draft: Draft, stage: Stage, gate: Gate, status: GateStatus) -> bool:
     job = draft.facts.gate_jobs.get(status.job)
     state = runs.gate_state_of(job, draft.facts.uid, draft.now)
     if job is not None and status.job_uid is not None and job.exists and job.uid != status.job_uid:
+        # Somebody made it anew: its result is not that of what was announced, and it must not run beside the next try.
+        draft.intend(f"stop-{status.job}", DELETE_JOB, status.job)
         state = runs.Absent()
     match state:
         case runs.Absent() if status.job_uid is None:

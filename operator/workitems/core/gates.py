@@ -144,7 +144,7 @@ class Judge:
         if word in verdict.pass_:
             return self._status(gate, attempt, (GateResult.PASSED, camel(word), f"{verdict.file} says {word}"))
         if word in verdict.fail:
-            message = f"{verdict.file} says {word}" + (f": {text}" if text else "")
+            message = f"{verdict.file} says {word}" + (f": {_findings(text)}" if _findings(text) else "")
             return self._status(gate, attempt, (GateResult.FAILED, camel(word), message))
         message = f"{verdict.file} says {word}; expected one of {allowed}"
         return self._status(gate, attempt, (GateResult.FAILED, "VerdictUnknown", message))
@@ -166,6 +166,15 @@ class Judge:
             since=self._now,
             checked_at=self._now,
         )
+
+
+def _findings(text: str) -> str:
+    """A document's beginning without its front matter and its verdict line: what a person wants to read."""
+    lines = text.strip().splitlines()
+    if lines and lines[0].strip() == "---":
+        end = next((n for n, line in enumerate(lines[1:], 1) if line.strip() == "---"), 0)
+        lines = lines[end + 1 :]
+    return " ".join(" ".join(line for line in lines if "verdict:" not in line.lower()).split())
 
 
 def camel(word: str) -> str:

@@ -90,12 +90,13 @@ def _under_way(draft: Draft, run: CurrentRun, state: runs.Waiting | runs.Running
         draft.set(run=run)
     where = f"{run.agent} run {run.number} (attempt {run.attempt} of stage {run.stage})"
     kubectl = f"kubectl -n {draft.facts.item.metadata.namespace}"
-    if isinstance(state, runs.Running):
-        draft.wait(Phase.IN_PROGRESS, "RunInProgress", f"{where} is running: {kubectl} logs job/{run.job} -c agent -f")
-        draft.again_in(LOOK_AGAIN)
-    elif state.reason in STARTING and draft.now - run.started_at <= USUAL_START:
-        draft.wait(Phase.IN_PROGRESS, "RunStarting", f"{where} starts as Job {run.job}")
-        draft.again_in(LOOK_AGAIN_AT_START)
+    starts = isinstance(state, runs.Waiting)
+    if not isinstance(state, runs.Waiting) or (state.reason in STARTING and draft.now - run.started_at <= USUAL_START):
+        # The same words for a pod that starts as usual: the second between is not worth a write.
+        draft.wait(
+            Phase.IN_PROGRESS, "RunInProgress", f"{where} is under way: {kubectl} logs job/{run.job} -c agent -f"
+        )
+        draft.again_in(LOOK_AGAIN_AT_START if starts else LOOK_AGAIN)
     else:
         events = "pods -l batch.kubernetes.io/job-name=" if state.reason != "PodMissing" else "job "
         see = f". See: {kubectl} describe {events}{run.job}" if state.reason in STARTING else ""

@@ -20,11 +20,7 @@ _MARKUP = " \t*_`~#"
 
 
 def find(text: str) -> tuple[str, ...]:
-    """The distinct verdicts of a document in order, at most four; empty if it has none.
-
-    >>> find("# Review\\n\\n**Verdict:** APPROVED\\n")
-    ('APPROVED',)
-    """
+    """The distinct verdicts of a document in order, at most four; empty if it has none."""
     lines = [line.rstrip("\r") for line in text.removeprefix("\ufeff").split("\n")]
     end = _front_matter_end(lines)
     values = [_yaml_value(match[1]) for line in lines[:end] if (match := _FRONT_MATTER_LINE.match(line))]
