@@ -96,6 +96,11 @@ def test_neither_artifacts_nor_questions_is_blocked_and_says_exactly_that() -> N
     assert missing in world.message
     assert "without 01-questions.md" in world.message
     assert "retry: {}" in world.message
+    world.say("retry", comment="Write them.")
+    world.go()
+    assert world.at == ("done", "Done")
+    assert "02-brd.md" in world.tasks[1].prompt
+    assert "Write them." in world.tasks[1].prompt
 
 
 @pytest.mark.parametrize(

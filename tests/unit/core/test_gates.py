@@ -130,6 +130,17 @@ def test_a_gate_job_deleted_by_hand_is_made_again(after: bool) -> None:
     assert len(world.tasks) == 1
 
 
+def test_a_gate_job_made_anew_by_hand_is_stopped_and_the_command_runs_again() -> None:
+    world = at_gate()
+    (name,) = world.live_gates()
+    world.jobs[name] = replace(world.jobs[name], uid="made-by-hand")
+    world.rest()
+    assert name not in world.jobs
+    assert world.gate("tests").reason == "JobDeleted"
+    world.go()
+    assert world.at == ("done", "Done")
+
+
 def test_a_gate_pod_stuck_on_its_image_blocks_and_is_deleted() -> None:
     world = at_gate()
     (name,) = world.live_gates()
