@@ -33,6 +33,10 @@ check: .venv/.synced ## Format, lint, types, import contracts, unit and loop tes
 	@.venv/bin/lint-imports --no-timings
 	@.venv/bin/pytest tests/unit tests/loop
 
+.PHONY: bench
+bench: .venv/.synced ## Seconds a stage beside the floor, on the cluster
+	@.venv/bin/pytest -q -s -p tests.e2e.conftest bench/bench_stages.py
+
 .PHONY: format
 format: .venv/.synced ## Format the code and apply the safe fixes
 	@.venv/bin/ruff format
