@@ -118,9 +118,17 @@ class Draft:
         self.set(completed=(*(name for name in self.status.completed if name != stage), stage))
 
     def hold(self, phase: Phase, reason: str, message: str) -> None:
-        """Wait for a person."""
+        """Wait for a person; nothing of the item's takes a place among the concurrent runs meanwhile."""
+        self._stop_gate_jobs(stages.from_stage(self.spec, stages.CREATED))
         self.set(hold=HoldStatus(phase=phase, reason=reason, message=message[:4096]))
         self.note(f"hold {reason}")
+
+    def _stop_gate_jobs(self, names: tuple[str, ...]) -> None:
+        """Nobody will ask for the results of these stages' command gates any more."""
+        for gate in self.status.gates:
+            if gate.stage in names and gate.job is not None and gate.result is GateResult.PENDING:
+                self.intend(f"stop-{gate.job}", DELETE_JOB, gate.job)
+                self.record_gate(gate.model_copy(update={"job": None, "job_uid": None}))
 
     def reopen(self, stage: str, why: str, *, keep: tuple[str, str] | None = None) -> None:
         """Make `stage` current again: it and all later stages must run, and their gates are void.
@@ -128,10 +136,7 @@ class Draft:
         `keep` is the (stage, name) of the gate that failed: its evidence stays visible.
         """
         reopened = stages.from_stage(self.spec, stage)
-        for gate in self.status.gates:
-            if gate.stage in reopened and gate.job is not None and gate.result is GateResult.PENDING:
-                # Nobody will ask for its result any more, and it takes a place among the concurrent runs.
-                self.intend(f"stop-{gate.job}", DELETE_JOB, gate.job)
+        self._stop_gate_jobs(reopened)
         self.set(
             stage=stage,
             completed=tuple(name for name in self.status.completed if name not in reopened),

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 from workitems.api import GateResult
+from workitems.core import begin
 from workitems.core.facts import ContainerView, PodView
 
 from tests.unit.core.world import DOCUMENTS, NAMESPACE, End, FakeJob, World, one_stage, review, writes
@@ -274,11 +275,13 @@ def test_an_approval_while_the_command_runs_counts() -> None:
     assert world.at == ("done", "Done")
 
 
-def test_a_reject_that_holds_leaves_no_gate_job_behind_after_a_retry() -> None:
+def test_a_reject_that_holds_leaves_no_gate_job_behind() -> None:
     world = at_gate(OK, TESTS)
     world.say("reject", {"gate": "ok"}, comment="No.")
     world.rest()
     assert (world.at, world.reason) == (("build", "Blocked"), "Rejected")
+    assert world.live_gates() == []
+    assert not begin.occupies(world.status)
     world.say("retry")
     world.rest()
     assert world.live_gates() == []

@@ -10,7 +10,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from workitems.api import GateResult, Phase, WorkItem
 from workitems.api.run import Problem
-from workitems.core import manifests, pods
+from workitems.core import begin, manifests, pods
 from workitems.core.facts import Admission, PodView
 
 from tests.unit.core.world import (
@@ -213,6 +213,7 @@ def test_whatever_happens(history: list[Event]) -> None:
         approved |= accepted_approvals(world)
         check_shape(world)
         check_limits(world)
+        check_slot(world)
         check_nothing_is_stranded(world, plan.requeue_seconds)
         if over is not None:
             check_over(world, over)
@@ -286,6 +287,14 @@ def check_nothing_is_stranded(world: World, requeue: float | None) -> None:
         or (status.phase is Phase.IN_REVIEW and any(g.reason == "WaitingForApproval" for g in status.gates))
     )
     assert waits, f"{world.at} waits for nothing: {world.message}"
+
+
+def check_slot(world: World) -> None:
+    """Who waits for a person, or is over, keeps nobody else waiting."""
+    status = world.status
+    if status.hold is not None or status.phase in FINISHED:
+        assert not begin.occupies(status)
+        assert world.live_gates() == []
 
 
 def check_over(world: World, over: dict[str, Any]) -> None:

@@ -414,6 +414,8 @@ class World:
         facts = self.facts()
         plan = decide(facts)
         assert not self.twice or decide(facts) == plan, "the same facts gave two plans"
+        announced = any(effect.state == "Intended" for effect in plan.status.effects)
+        assert not announced or plan.requeue_seconds == 0, "an announced effect waits for an event that may be lost"
         self.plans.append(plan)
         for action in plan.before:
             self._carry_out(action)
