@@ -23,7 +23,8 @@ demo: .venv/.synced ## Carry a real WorkItem from created to done on a real clus
 
 .PHONY: test
 test: .venv/.synced ## Run every test, the end-to-end ones on a real cluster included
-	@.venv/bin/pytest
+	@.venv/bin/pytest -n 4 tests/unit tests/loop
+	@.venv/bin/pytest -v tests/e2e
 
 .PHONY: check
 check: .venv/.synced ## Format, lint, types, import contracts, unit and loop tests
@@ -31,7 +32,7 @@ check: .venv/.synced ## Format, lint, types, import contracts, unit and loop tes
 	@.venv/bin/ruff check --quiet
 	@.venv/bin/mypy
 	@.venv/bin/lint-imports --no-timings
-	@.venv/bin/pytest tests/unit tests/loop
+	@.venv/bin/pytest -n 4 -m "not slow" tests/unit tests/loop
 
 .PHONY: bench
 bench: .venv/.synced ## Seconds a stage beside the floor, on the cluster

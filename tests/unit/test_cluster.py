@@ -13,6 +13,7 @@ import aiohttp
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
+
 from workitems import errors, login
 from workitems.cluster import JOBS, NAMESPACES, SECRETS, WORKITEMS, Cluster, Resource
 from workitems.settings import Settings

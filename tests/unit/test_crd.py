@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import yaml
+
 from workitems import crd
 from workitems.api import Decision, Model, Pipeline, Repository, WorkItem, common
 

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
+
 from workitems.api import duration
 from workitems.api.agent import MountPath
 from workitems.api.common import BRANCH_PATTERN, DURATION_PATTERN, Branch, CommitPath, Money, RepositoryPath, RootFile

@@ -12,6 +12,9 @@ import pytest
 from hack.demo import install
 from hack.gitserver.bundle import bundle
 
+pytestmark = pytest.mark.slow
+
+
 AGENT = install.DEMO / "agents" / "agent.py"
 DOCUMENTS = Path("docs/work-items/et-1")
 

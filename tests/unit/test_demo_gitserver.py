@@ -15,6 +15,9 @@ import pytest
 
 from hack.gitserver import bundle, local, manifests
 
+pytestmark = pytest.mark.slow
+
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import structlog
+
 from workitems import log
 from workitems.settings import Settings
 

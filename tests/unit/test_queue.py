@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
+
 from workitems import errors
 from workitems.queue import CONFLICTS_AT_ONCE, Queue
 

@@ -1,4 +1,5 @@
 import pytest
+
 from workitems import errors
 from workitems.settings import PREFIX, Settings, load
 

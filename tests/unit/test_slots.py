@@ -6,6 +6,7 @@ import pytest
 from hypothesis import assume, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
 from workitems.slots import Admission, Claim, Slots
 
 START = datetime(2026, 11, 22, tzinfo=UTC)

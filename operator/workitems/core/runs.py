@@ -38,6 +38,10 @@ STUCK_REASONS = frozenset(
 # The container runtime's words for a program that is not in the image: nobody's code is to blame.
 NOT_RUN_REASONS = frozenset({"StartError", "ContainerCannotRun"})
 STUCK_AFTER = timedelta(minutes=2)
+RUNNER_LOST = "RunnerLost"
+RUNNER_LOST_AFTER = timedelta(seconds=45)
+"""An agent that was told to stop, or whose pod is being deleted, ends sooner."""
+
 TERMINATING_NOTE_AFTER = timedelta(minutes=5)
 
 
@@ -107,7 +111,16 @@ def state_of(job: JobView | None, uid: str, run: int, now: datetime) -> RunState
         return _ended(job, pod, uid, run)
     if pod.deleted is not None:
         return _terminating(pod, now)
-    return _starting(pod, now) or Running()
+    return _starting(pod, now) or _runner_lost(pod, now) or Running()
+
+
+def _runner_lost(pod: PodView, now: datetime) -> Waiting | None:
+    """A runner that died before it said `go` leaves an agent that waits for it until the Job's deadline."""
+    runner = pod.containers.get(RUNNER_CONTAINER, ContainerView())
+    if not runner.terminated or runner.finished_at is None or now - runner.finished_at < RUNNER_LOST_AFTER:
+        return None
+    why = f"exit code {runner.exit_code}{', ' + runner.reason if runner.reason else ''}"
+    return Waiting(RUNNER_LOST, f"the runner of pod {pod.name} ended before its agent ({why})", stuck=True)
 
 
 def _terminating(pod: PodView, now: datetime) -> RunState:

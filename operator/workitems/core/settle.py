@@ -28,6 +28,9 @@ LOOK_AGAIN = timedelta(seconds=60)
 LOOK_AGAIN_AT_START = timedelta(seconds=20)
 USUAL_START = timedelta(seconds=40)
 """After it a Job without a pod (quota, Kueue) and a pod that does not start (a missing volume) are worth a sentence."""
+LOST_REASONS = ("JobReplaced", runs.RUNNER_LOST)
+"""Why a run is stopped that infrastructure has lost: repeated, not held."""
+
 STARTING = ("PodStarting", "PodMissing")
 
 
@@ -78,7 +81,7 @@ def _under_way(draft: Draft, run: CurrentRun, state: runs.Waiting | runs.Running
         run = run.model_copy(
             update={
                 "stopping": Stopping(
-                    result=RunResult.LOST if state.reason == "JobReplaced" else RunResult.FAILED,
+                    result=RunResult.LOST if state.reason in LOST_REASONS else RunResult.FAILED,
                     reason=state.reason,
                     message=state.message,
                 )

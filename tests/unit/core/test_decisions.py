@@ -3,10 +3,10 @@
 from datetime import timedelta
 
 import pytest
-from workitems.api import Decision, GateResult
-from workitems.core import begin
 
 from tests.unit.core.world import DOCUMENTS, End, World, default_pipeline, one_stage, review, writes
+from workitems.api import Decision, GateResult
+from workitems.core import begin
 
 QUESTIONS = End(writes={"01-questions.md": "One code or many?\n"})
 APPROVAL = {"name": "ok", "approval": {}, "onFailure": [{"sendBackTo": "build", "maxAttempts": 2}]}

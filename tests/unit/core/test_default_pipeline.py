@@ -1,9 +1,9 @@
 """The six-agent Pipeline as users get it: the whole way, and every way back."""
 
 import pytest
-from workitems.api import GateResult, RunResult
 
 from tests.unit.core.world import DOCUMENTS, End, World, good, review, writes
+from workitems.api import GateResult, RunResult
 
 QUESTIONS = End(writes={"01-questions.md": "One code or many?\n"})
 FAIL = End(writes={"13-test-report.md": "Verdict: FAIL\n\ntest_refund fails.\n"})

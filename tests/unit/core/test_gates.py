@@ -4,11 +4,11 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+
+from tests.unit.core.world import DOCUMENTS, NAMESPACE, End, FakeJob, World, one_stage, review, writes
 from workitems.api import GateResult
 from workitems.core import begin
 from workitems.core.facts import ContainerView, PodView
-
-from tests.unit.core.world import DOCUMENTS, NAMESPACE, End, FakeJob, World, one_stage, review, writes
 
 TESTS: dict[str, Any] = {
     "name": "tests",

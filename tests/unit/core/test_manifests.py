@@ -7,12 +7,12 @@ from typing import Any
 import kubernetes_validate
 import pytest
 from syrupy.assertion import SnapshotAssertion
+
+from tests.unit.core.world import End, World, one_stage
 from workitems.api import RunTask
 from workitems.api import run as protocol
 from workitems.core import manifests
 from workitems.core.facts import Defaults
-
-from tests.unit.core.world import End, World, one_stage
 
 JSON = dict[str, Any]
 SSH = {"credentials": {"secretName": "shop-ssh"}, "caBundle": {"configMapName": "corporate-ca", "key": "ca.crt"}}

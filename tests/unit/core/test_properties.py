@@ -8,10 +8,6 @@ import hypothesis
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from workitems.api import GateResult, Phase, WorkItem
-from workitems.api.run import Problem
-from workitems.core import begin, manifests, pods
-from workitems.core.facts import Admission, PodView
 
 from tests.unit.core.world import (
     DOCUMENTS,
@@ -26,6 +22,10 @@ from tests.unit.core.world import (
     review,
     small_pipeline,
 )
+from workitems.api import GateResult, Phase, WorkItem
+from workitems.api.run import Problem
+from workitems.core import begin, manifests, pods
+from workitems.core.facts import Admission, PodView
 
 Event = Callable[[World], None]
 

@@ -7,13 +7,13 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+
+from tests.unit.core.world import EVICTED, START, End, FakeJob, Killed, World, one_stage, writes
 from workitems.api import GateResult, Phase, RunResult
 from workitems.api.run import Problem
 from workitems.core import runs
 from workitems.core.facts import Admission, ContainerView, JobView, PodView
 from workitems.core.facts import Problem as Missing
-
-from tests.unit.core.world import EVICTED, START, End, FakeJob, Killed, World, one_stage, writes
 
 LOST = End(reported=False, exit_code=None)
 
@@ -583,3 +583,19 @@ def test_a_task_that_no_annotation_can_hold_is_a_condition_that_heals() -> None:
     world.item["spec"]["description"] = "short"
     world.go()
     assert world.at == ("done", "Done")
+
+
+def test_an_agent_whose_runner_died_is_stopped_and_its_run_repeated() -> None:
+    world = running()
+    agent = ContainerView(running=True)
+    died = ContainerView(exit_code=137, reason="OOMKilled", finished_at=world.now)
+    world.run_job().pod = PodView("pod-1", "Running", created=world.now, containers={"runner": died, "agent": agent})
+    world.rest()
+    assert world.reason == "RunInProgress"
+    world.pass_time(minutes=1)
+    world.rest()
+    assert (world.status.runs[-1].result, world.status.runs[-1].reason) == (RunResult.LOST, "RunnerLost")
+    world.pass_time(minutes=1)
+    world.rest()
+    assert world.status.run is not None
+    assert (world.status.run.number, world.status.run.attempt) == (2, 1)

@@ -3,10 +3,10 @@
 from typing import Any
 
 import pytest
-from workitems.api import PipelineSpec, WorkItem
-from workitems.core import stages
 
 from tests.unit.core.world import World, default_pipeline, one_stage
+from workitems.api import PipelineSpec, WorkItem
+from workitems.core import stages
 
 
 def spec_of(**changes: Any) -> PipelineSpec:

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+
 from workitems.api import (
     CurrentRun,
     Decision,

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from workitems.runner.places import Places
 
 from tests.unit.runner.lab import Lab, make_remote
+from workitems.runner.places import Places
 
 
 @pytest.fixture

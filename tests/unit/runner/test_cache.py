@@ -16,13 +16,15 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+
+from tests.unit.runner.lab import BRANCH, QUICK, UID, Lab, git
 from workitems.api.run import RunTask
 from workitems.runner import remote
 from workitems.runner.cache import Cache
 from workitems.runner.places import Places
 from workitems.runner.problems import RunProblemError
 
-from tests.unit.runner.lab import BRANCH, QUICK, UID, Lab, git
+pytestmark = pytest.mark.slow
 
 
 def damage_head(path: Path) -> None:

@@ -7,11 +7,11 @@ import subprocess
 from pathlib import Path
 
 import pytest
+
+from tests.unit.runner.lab import BRANCH, Lab, git
 from workitems.api.run import RunReport
 from workitems.runner import tree
 from workitems.runner.commit import stays_inside
-
-from tests.unit.runner.lab import BRANCH, Lab, git
 
 
 def modes(lab: Lab, commit: str | None) -> dict[str, str]:

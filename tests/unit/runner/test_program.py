@@ -12,14 +12,14 @@ import time
 from pathlib import Path
 
 import pytest
+
+from tests.unit.runner.lab import BRANCH, Lab, git
 from workitems import runner
 from workitems.api.run import GO_FILE, STOP_FILE, RunKind, RunReport
 from workitems.runner import checkout
 from workitems.runner.exchange import Termination
 from workitems.runner.problems import RunProblemError
 from workitems.runner.program import Runner, read_task
-
-from tests.unit.runner.lab import BRANCH, Lab, git
 
 RUN = """
 import logging, pathlib, sys

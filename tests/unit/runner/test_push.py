@@ -5,9 +5,8 @@ from __future__ import annotations
 import os
 import shutil
 
-from workitems.api.run import RunReport
-
 from tests.unit.runner.lab import BRANCH, Lab, git
+from workitems.api.run import RunReport
 
 DIVERTED = "workitems/et-12/run-2"
 

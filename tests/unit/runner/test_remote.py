@@ -18,13 +18,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from hack.gitserver import server
+from tests.unit.runner.lab import Lab, git
 from workitems.runner import credential
 from workitems.runner.places import Places
 from workitems.runner.problems import RunProblemError
 from workitems.runner.remote import connect, persist
-
-from hack.gitserver import server
-from tests.unit.runner.lab import Lab, git
 
 PASSWORD = "s3cr3t p@ss/w0rd'$(x)"
 

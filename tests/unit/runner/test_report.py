@@ -6,6 +6,7 @@ from pathlib import Path
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+
 from workitems.api.run import REPORT_LIMIT, Excerpt, Problem, RunReport, Verdict
 from workitems.runner import problems, report
 

@@ -6,10 +6,10 @@ import hashlib
 import subprocess
 
 import pytest
-from workitems.api import run
-from workitems.runner.places import Places
 
 from tests.unit.runner.lab import Lab
+from workitems.api import run
+from workitems.runner.places import Places
 
 DOCUMENTS = "docs/work-items/et-12"
 REVIEW = f"{DOCUMENTS}/12-review.md"

@@ -5,9 +5,9 @@ from __future__ import annotations
 import dataclasses
 
 import pytest
-from workitems.api.run import RunKind, RunReport
 
 from tests.unit.runner.lab import BRANCH, UID, Lab, git
+from workitems.api.run import RunKind, RunReport
 
 TRAILERS = f"developer(et-12): run 1\n\nWorkItem: {UID}\nRun: 1\n"
 
