@@ -157,14 +157,31 @@ def lab(
     operator: OperatorProcess,
 ) -> Iterator[Lab]:
     """A namespace with the git credentials and the scripted agent; deleted after the test."""
-    words = re.sub(r"[^a-z0-9]+", "-", request.node.name.lower()).strip("-")[:36].rstrip("-")
-    name = f"wi-{words}-{uuid.uuid4().hex[:6]}"
-    _apply(cluster, _namespace(name))
-    credentials = secret(git_server, "bot", "correct horse")
-    credentials["metadata"]["namespace"] = name
-    _apply(cluster, credentials, {**agent_config_map(), "metadata": {"name": "script-agent", "namespace": name}})
-    yield Lab(cluster=cluster, api=api, namespace=name, git_server=git_server, operator=operator)
-    _kubectl(cluster, "delete", "namespace", name, "--wait=false")
+    yield from _laboratory(request.node.name, Lab(cluster, api, "", git_server, operator))
+
+
+@pytest.fixture(scope="module")
+def shared_lab(
+    request: pytest.FixtureRequest,
+    cluster: Cluster,
+    api: pykube.HTTPClient,
+    git_server: GitServer,
+    operator: OperatorProcess,
+) -> Iterator[Lab]:
+    """One namespace for all tests of a module: their items run side by side from the first test on."""
+    yield from _laboratory(request.node.name, Lab(cluster, api, "", git_server, operator))
+
+
+def _laboratory(title: str, lab: Lab) -> Iterator[Lab]:
+    words = re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-")[:36].rstrip("-")
+    lab.namespace = f"wi-{words}-{uuid.uuid4().hex[:6]}"
+    _apply(lab.cluster, _namespace(lab.namespace))
+    credentials = secret(lab.git_server, "bot", "correct horse")
+    credentials["metadata"]["namespace"] = lab.namespace
+    agent = {**agent_config_map(), "metadata": {"name": "script-agent", "namespace": lab.namespace}}
+    _apply(lab.cluster, credentials, agent)
+    yield lab
+    _kubectl(lab.cluster, "delete", "namespace", lab.namespace, "--wait=false")
 
 
 def _free_port() -> int:

@@ -6,12 +6,18 @@ item was instead, with the operator's last words.
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import json
+import os
 import pathlib
+import re
+import shlex
+import signal
 import subprocess
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -26,6 +32,8 @@ JSON = dict[str, Any]
 CONTRACT = pathlib.Path(__file__).parent.parent / "contract"
 AGENT = pathlib.Path(__file__).with_name("script_agent.py")
 PATIENCE_SECONDS = 240
+WATCH_SECONDS = 8
+"""Below pykube's own timeout of 10 s for a read: an item may be silent for longer."""
 
 WorkItem = pykube.object_factory
 """Made by `Lab` for the API group; pykube knows no custom resources by itself."""
@@ -103,15 +111,15 @@ class Lab:
         """Server-side apply."""
         self.kubectl("apply", "--server-side", "-f", "-", stdin=yaml.safe_dump_all(manifests))
 
-    def repository(self, name: str = "shop", **spec: Any) -> Git:
-        """A Repository object, and a fresh repository on the git server behind it."""
+    def repository(self, name: str = "shop", host: str | None = None, **spec: Any) -> Git:
+        """A Repository object, and a fresh repository on the git server behind it (under its Service `host`)."""
         git = Git(self.cluster.kubectl, self.git_server, f"{name}-{uuid.uuid4().hex[:8]}")
         folder = f"/srv/git/{git.repository}.git"
         git.shell(["cp", "-r", "/srv/git/seed.git", folder])
         # The hook that logs pushes names its repository.
         git.shell(["sed", "-i", f"s/seed.git/{git.repository}.git/", f"{folder}/hooks/post-receive"])
         default: JSON = {
-            "url": url(self.git_server, git.repository),
+            "url": url(dataclasses.replace(self.git_server, name=host or self.git_server.name), git.repository),
             "credentials": {"secretName": self.git_server.secret_name},
             "worktree": {"emptyDir": {}},
         }
@@ -139,6 +147,49 @@ class Lab:
         name = f"{item}-{next(iter(action)).lower()}-{uuid.uuid4().hex[:6]}"
         self.apply(_object("Decision", name, {"workItem": item, "by": "team-lead", "comment": comment, **action}))
         return name
+
+    def acknowledged(self, decision: str) -> JSON:
+        """Wait until a Decision was told what became of it; its status."""
+        body = self.watch("Decision", decision, lambda d: bool(_status(d).get("result")), "a result", PATIENCE_SECONDS)
+        return dict(body["status"])
+
+    def retry(self, item: str) -> None:
+        """Retry a Blocked item."""
+        assert self.acknowledged(self.decide(item, retry={}))["result"] == "Accepted"
+
+    def suspend(self, item: str, value: bool = True) -> None:
+        """Set spec.suspend."""
+        self.kubectl("patch", "workitem", item, "--type=merge", "-p", json.dumps({"spec": {"suspend": value}}))
+
+    def running(self, item: str, stage: str) -> JSON:
+        """Wait until the agent of a stage is at work; its pod."""
+        status = self.wait(item, lambda s: (s.get("run") or {}).get("stage") == stage, f"a run of {stage}")
+        selector = f"batch.kubernetes.io/job-name={status['run']['job']}"
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while time.monotonic() < deadline:
+            log = self.kubectl("logs", "-l", selector, "-c", "agent", check=False)
+            if f"stage {stage}," in log:
+                return dict(json.loads(self.kubectl("get", "pod", "-l", selector, "-o", "json"))["items"][0])
+            time.sleep(0.3)
+        raise AssertionError(f"the agent of {item} did not start in {stage}: {self.status(item)}")
+
+    def paste(self, command: str, **words: str) -> str:
+        """Run a command that a message offered in a person's shell; `words` replace its placeholders."""
+        for placeholder, word in {"YOU": "team-lead", **words}.items():
+            command = re.sub(rf"\b{placeholder}\b", word, command)
+        shell = f'kubectl() {{ command {shlex.join(self.cluster.kubectl)} "$@"; }}; {command}'
+        done = subprocess.run(["bash", "-c", shell], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, f"{command}: {done.stderr}"
+        return done.stdout
+
+    @contextlib.contextmanager
+    def operator_asleep(self) -> Iterator[None]:
+        """Hold the operator still, so that it sees all that happens meanwhile at once."""
+        os.kill(self.operator.pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            os.kill(self.operator.pid, signal.SIGCONT)
 
     def approve(self, item: str) -> None:
         """Wait until the analysis waits for approval and approve it."""
@@ -177,7 +228,7 @@ class Lab:
                     return body
             since = body.get("metadata", {}).get("resourceVersion", "0")
             left = max(int(deadline - time.monotonic()), 1)
-            for event in query.watch(since=since, params={"timeoutSeconds": min(left, 20)}):
+            for event in query.watch(since=since, params={"timeoutSeconds": min(left, WATCH_SECONDS)}):
                 if event.type == "ERROR":
                     break
                 body = dict(event.object.obj)
@@ -185,6 +236,50 @@ class Lab:
                     return body
         status = json.dumps(body.get("status"), indent=1)
         raise AssertionError(f"{kind} {name} did not reach {what} in {seconds} s:\n{status}\n{self.operator.tail()}")
+
+
+def condition(status: JSON, kind: str = "Ready") -> JSON:
+    """One condition of an item's status."""
+    return next(entry for entry in status["conditions"] if entry["type"] == kind)
+
+
+def said(status: JSON) -> tuple[str, str]:
+    """Reason and message of the Ready condition."""
+    ready = condition(status)
+    return ready["reason"], ready["message"]
+
+
+_WORDS = r"(?: [\w/=-]+(?:[.][\w/=-]+)*)+"
+_COMMAND = re.compile(
+    r"kubectl -n \S+ (?:create -f - <<< '[^']*'|patch \S+ \S+ --type merge -p '[^']*'|(?:logs|describe)" + _WORDS + ")"
+)
+
+
+def commands(message: str) -> list[str]:
+    """The commands that a message offers, in its order."""
+    return list(_COMMAND.findall(message))
+
+
+def only(*names: str, gates: tuple[str, ...] = ()) -> Callable[[JSON], None]:
+    """A change of the default Pipeline: these stages, and of the gates that wait or take a Job only `gates`."""
+
+    def change(spec: JSON) -> None:
+        spec["stages"] = [stage for stage in spec["stages"] if stage["name"] in names]
+        for stage in spec["stages"]:
+            kept = [g for g in stage.get("gates", ()) if g["name"] in gates or not {"approval", "ci", "command"} & {*g}]
+            for gate in kept:
+                entries = [o for o in gate.get("onFailure", ()) if o.get("sendBackTo", names[0]) in names]
+                gate.pop("onFailure", None)
+                gate.update({"onFailure": entries} if entries else {})
+            stage.pop("gates", None)
+            stage.update({"gates": kept} if kept else {})
+        spec["agents"] = {s["agent"]: spec["agents"][s["agent"]] for s in spec["stages"]}
+
+    return change
+
+
+def _status(body: JSON) -> JSON:
+    return dict(body.get("status") or {})
 
 
 def _object(kind: str, name: str, spec: JSON) -> JSON:

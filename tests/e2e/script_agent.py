@@ -2,8 +2,8 @@
 
 It reads its whole prompt from stdin, as every agent does. A fenced block ```script holds JSON: stage -> list of steps,
 one for each attempt (the last one serves all later attempts). A step may `write` files ({docs} stands for the item's
-documents), `delete` them, `run` a shell command, `print`, `sleep` seconds and `exit` with a code. A stage that the
-script leaves out does what its gates want.
+documents), `delete` them, `run` a shell command, `print`, `allocate` mebibytes, `sleep` seconds and `exit` with a code.
+A stage that the script leaves out, or a step that is null, does what its gates want.
 """
 
 from __future__ import annotations
@@ -39,8 +39,9 @@ def main() -> int:
     stage, attempt = os.environ["WORKITEM_STAGE"], int(os.environ["WORKITEM_ATTEMPT"])
     block = re.search(rb"```script\n(.*?)\n```", prompt, re.DOTALL)
     script: dict[str, Any] = json.loads(block.group(1)) if block else {}
-    steps = script.get(stage, [DEFAULTS.get(stage, {})])
-    step = {**steps[min(attempt, len(steps)) - 1]}
+    steps = script.get(stage, [None])
+    step = steps[min(attempt, len(steps)) - 1]
+    step = DEFAULTS.get(stage, {}) if step is None else step
     print(f"stage {stage}, attempt {attempt}: {', '.join(step) or 'nothing to do'}", flush=True)
     if script.get("keepPrompts"):
         keep = pathlib.Path(documents, f"prompt-{stage}-{attempt}.md")
@@ -56,7 +57,9 @@ def main() -> int:
         print(step["print"], flush=True)
     if "run" in step:
         subprocess.run(["sh", "-c", step["run"]], check=True)
+    held = b"x" * (step.get("allocate", 0) << 20)
     time.sleep(step.get("sleep", 0))
+    del held
     return int(step.get("exit", 0))
 
 
