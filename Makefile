@@ -23,6 +23,7 @@ demo: .venv/.synced ## Carry a real WorkItem from created to done on a real clus
 
 .PHONY: test
 test: .venv/.synced ## Run every test, the end-to-end ones on a real cluster included
+	@.venv/bin/python -m hack.cluster test-tools
 	@.venv/bin/pytest -n 4 tests/unit tests/loop
 	@.venv/bin/pytest -v tests/e2e
 
@@ -31,7 +32,8 @@ check: .venv/.synced ## Format, lint, types, import contracts, unit and loop tes
 	@.venv/bin/ruff format --check --quiet
 	@.venv/bin/ruff check --quiet
 	@.venv/bin/mypy
-	@.venv/bin/lint-imports --no-timings
+	@.venv/bin/lint-imports
+	@.venv/bin/python -m hack.cluster test-tools
 	@.venv/bin/pytest -n 4 -m "not slow" tests/unit tests/loop
 
 .PHONY: bench

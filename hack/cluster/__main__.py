@@ -1,4 +1,4 @@
-"""The command line: `python -m hack.cluster up|down|status|env|images`."""
+"""The command line: `python -m hack.cluster up|down|status|env|images|test-tools`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import shlex
 import sys
 from pathlib import Path
 
-from hack.cluster import choose, images
+from hack.cluster import choose, elevation, images, packages
 from hack.cluster.errors import ClusterError
 from hack.cluster.model import Cluster
 
@@ -17,6 +17,7 @@ _COMMANDS = {
     "down": "remove the cluster and all it made; the cache stays",
     "status": "one line; exit code 0 if it is ready, else 1",
     "env": "print what to `eval` in a shell to use the cluster",
+    "test-tools": "install the Debian packages that the unit tests need, where they are missing",
     "images": "build the operator's and the agent's image and load them; prints their names",
 }
 
@@ -48,12 +49,23 @@ def _run(command: str, cluster: Cluster) -> int:
             cluster.down()
         case "status":
             return _status(cluster)
+        case "test-tools":
+            _test_tools()
         case "env":
             print("\n".join(_environment(cluster)))
         case "images":
             built = images.build_and_load(cluster)
             print(f"OPERATOR_IMAGE={built.operator}\nAGENT_IMAGE={built.agent}")
     return 0
+
+
+def _test_tools() -> None:
+    if not packages.tests_missing():
+        return
+    if elevation.is_root():
+        packages.ensure_tests()
+    else:
+        elevation.again("test-tools")
 
 
 def _status(cluster: Cluster) -> int:

@@ -1,4 +1,4 @@
-"""Debian packages that the local cluster needs, installed only where their programs are missing.
+"""Debian packages that the local cluster and the tests need, installed only where their programs are missing.
 
 Debian's containerd comes with a service that would start at once and at every boot; the cluster runs a containerd of
 its own, so the service is kept from starting where this package is what brought it.
@@ -23,10 +23,13 @@ NODE = {
     "openssl": "openssl",
     "setsid": "util-linux",
 }
+TESTS = {"busybox": "busybox", "sshd": "openssh-server", "ssh": "openssh-client", "git": "git"}
+"""What the runner's tests try it against: another shell, a real ssh server."""
 IMAGES = {"buildah": "buildah", "mmdebstrap": "mmdebstrap", "git": "git"}
 
 _CNI_FOLDERS = (Path("/opt/cni/bin"), Path("/usr/lib/cni"), Path("/usr/libexec/cni"))
 _CNI_PLUGINS = ("bridge", "host-local", "loopback")
+_SERVICES = {"containerd": "containerd.service", "openssh-server": "ssh.service"}
 _POLICY = Path("/usr/sbin/policy-rc.d")
 
 
@@ -51,6 +54,16 @@ def ensure_images() -> None:
     _install(_missing(IMAGES))
 
 
+def tests_missing() -> list[str]:
+    """Packages that the unit tests lack."""
+    return _missing(TESTS)
+
+
+def ensure_tests() -> None:
+    """Install what the unit tests need. Raises ClusterError when it is missing and cannot be installed."""
+    _install(tests_missing())
+
+
 def cni_folder() -> Path | None:
     """The folder that has all the CNI plugins the cluster uses."""
     for folder in _CNI_FOLDERS:
@@ -69,7 +82,7 @@ def _install(packages: list[str]) -> None:
     wanted = sorted(set(packages))
     if shell.find("apt-get") is None:
         raise ClusterError(
-            f"The local cluster needs {', '.join(wanted)}, and there is no apt-get to install them with; install them "
+            f"Here {', '.join(wanted)} is missing, and there is no apt-get to install them with; install them "
             "and try again."
         )
     shell.say(f"installing Debian packages: {' '.join(wanted)}")
@@ -77,8 +90,9 @@ def _install(packages: list[str]) -> None:
     shell.run(["apt-get", "update", "-q"], env=environment)
     with _no_service_starts():
         shell.run(["apt-get", "install", "-q", "-y", "--no-install-recommends", *wanted], env=environment)
-    if "containerd" in wanted and Path("/run/systemd/system").is_dir():
-        shell.run(["systemctl", "disable", "--quiet", "containerd.service"])
+    for package, service in _SERVICES.items():
+        if package in wanted and Path("/run/systemd/system").is_dir():
+            shell.run(["systemctl", "disable", "--quiet", service])
 
 
 @contextmanager
