@@ -314,6 +314,8 @@ class WorkItemStatus(Model):
     head: Commit | None = None
     content: Content | None = None
     last_run: int = 0
+    looked_at: Time | None = None
+    """When the branch was last looked at because an approval named a commit that nobody had reported."""
     run: CurrentRun | None = None
     rerun: Rerun | None = None
     hold: HoldStatus | None = None

@@ -17,6 +17,9 @@ from workitems.core.facts import Problem
 from workitems.core.plan import CreateJob, EnsureClaim
 from workitems.core.start import wait_for
 
+LOOKER = "look"
+"""What stands in an agent's place for a Job that only looks at the branch."""
+
 LIMIT_REASONS = ("MaxRunsReached", "MaxCostReached", "MaxDurationReached")
 
 
@@ -61,6 +64,29 @@ def begin(draft: Draft, stage: Stage) -> bool:
     return False
 
 
+def look(draft: Draft) -> None:
+    """Announce a Job that only reports what the branch's head is now; no agent, and no run against maxRuns."""
+    if draft.facts.problem is not None:
+        wait_for(draft, draft.facts.problem)
+        return
+    if not may_start(draft):
+        return
+    status = draft.status
+    number = status.last_run + 1
+    run = CurrentRun(
+        number=number,
+        agent=LOOKER,
+        stage=status.stage,
+        attempt=status.attempts.get(status.stage, 1),
+        job=manifests.run_job_name(draft.facts.item, LOOKER, 1, number),
+        started_at=draft.now,
+        kind="Look",
+    )
+    draft.set(run=run, last_run=number, next_attempt_at=None)
+    draft.note(f"announce look {number}")
+    create_job(draft, run)
+
+
 def _too_large(draft: Draft, size: int) -> Problem:
     message = (
         f"the task of {draft.facts.item.metadata.name} has {size} bytes as JSON, and a pod's annotations have room for "
@@ -101,7 +127,9 @@ def create_job(draft: Draft, run: CurrentRun) -> bool:
     draft.wait(
         Phase.IN_PROGRESS,
         "RunStarting",
-        f"{run.agent} run {run.number} (attempt {run.attempt} of stage {run.stage}) starts",
+        "looks at the branch"
+        if run.kind == "Look"
+        else f"{run.agent} run {run.number} (attempt {run.attempt} of stage {run.stage}) starts",
     )
     draft.again_in(timedelta(seconds=30))
     return False

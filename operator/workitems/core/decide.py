@@ -8,7 +8,7 @@ first, then the run that is under way, then the way through the stages.
 from __future__ import annotations
 
 from workitems.api import Phase, WorkItemStatus
-from workitems.core import advance, conditions, decisions, manifests, settle, start
+from workitems.core import advance, begin, conditions, decisions, manifests, settle, start
 from workitems.core.draft import DELETE_JOB, RELEASE_JOBS, Draft
 from workitems.core.facts import Facts
 from workitems.core.plan import DeleteJob, Plan, ReleaseJobs
@@ -38,6 +38,9 @@ def _go_on(draft: Draft) -> None:
             start.wait_for(draft, draft.facts.problem)
         return
     if draft.status.run is not None and not settle.settle_run(draft):
+        return
+    if draft.look and draft.status.run is None and draft.status.looked_at == draft.facts.item.status.looked_at:
+        begin.look(draft)
         return
     advance.advance(draft)
 

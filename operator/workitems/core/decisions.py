@@ -45,7 +45,11 @@ def apply(draft: Draft) -> None:
                 continue
         known = next((r for r in draft.status.decisions if r.uid == decision.metadata.uid), None)
         if known is None:
-            result, reason, message = _judge(draft, decision)
+            answer = _judge(draft, decision)
+            if answer is None:
+                draft.look = True
+                continue
+            result, reason, message = answer
             known = DecisionRecord(
                 name=decision.metadata.name,
                 uid=decision.metadata.uid,
@@ -83,7 +87,8 @@ def _created(decision: Decision) -> float:
     return created.timestamp() if created is not None else 0.0
 
 
-def _judge(draft: Draft, decision: Decision) -> Answer:
+def _judge(draft: Draft, decision: Decision) -> Answer | None:
+    """What becomes of a Decision; None: nobody can tell before the branch has been looked at."""
     item, spec = draft.facts.item, decision.spec
     created = item.metadata.creation_timestamp
     said = decision.metadata.creation_timestamp
@@ -103,7 +108,7 @@ def _judge(draft: Draft, decision: Decision) -> Answer:
         )
         return "Ignored", "SnapshotMissing", message
     if spec.approve is not None:
-        return _approve(draft, spec)
+        return _approve(draft, decision)
     if spec.reject is not None:
         return _reject(draft, spec)
     if spec.answer is not None:
@@ -132,7 +137,8 @@ def _awaited(draft: Draft, gate_name: str) -> GateStatus | Answer:
             if gate.name != gate_name or gate.approval is None:
                 continue
             status = gates.find(draft.status.gates, stage.name, gate.name)
-            live = stage.name in draft.status.completed and draft.status.run is None
+            run = draft.status.run
+            live = stage.name in draft.status.completed and (run is None or run.kind == "Look")
             if status is not None and status.result is GateResult.PENDING and live and draft.status.hold is None:
                 return status
             now = f"it is {status.result} ({status.reason})" if status is not None else "it has not been reached"
@@ -143,7 +149,8 @@ def _awaited(draft: Draft, gate_name: str) -> GateStatus | Answer:
     return "Ignored", "NoSuchGate", f"the Pipeline has no approval gate {gate_name!r} (there are: {names})"
 
 
-def _approve(draft: Draft, spec: DecisionSpec) -> Answer:
+def _approve(draft: Draft, decision: Decision) -> Answer | None:
+    spec = decision.spec
     if spec.approve is None:
         raise AssertionError("only Approve comes here")
     status = _awaited(draft, spec.approve.gate)
@@ -155,7 +162,11 @@ def _approve(draft: Draft, spec: DecisionSpec) -> Answer:
         raise AssertionError("an awaited gate has a stage and a content")
     gate = next(g for g in stage.gates if g.name == status.name)
     same = gates.Judge(stage, draft.paths, content, draft.now).holds(gate, status)
-    if spec.approve.commit not in (status.commit, draft.status.head) or not same:
+    known = spec.approve.commit in (status.commit, draft.status.head)
+    if not known and not _looked_since(draft, decision):
+        # Perhaps the person improved the documents and pushed: the branch is looked at before the answer.
+        return None
+    if not known or not same:
         message = (
             f"{spec.approve.commit[:12]} is not what waits for approval: read {draft.paths.documents} at "
             f"{draft.status.head} and approve that commit"
@@ -173,6 +184,11 @@ def _approve(draft: Draft, spec: DecisionSpec) -> Answer:
     )
     draft.record_gate(approved)
     return "Accepted", "Approved", f"gate {status.name} passed for {spec.approve.commit[:12]}"
+
+
+def _looked_since(draft: Draft, decision: Decision) -> bool:
+    looked, said = draft.status.looked_at, decision.metadata.creation_timestamp
+    return looked is not None and (said is None or said <= looked)
 
 
 def _reject(draft: Draft, spec: DecisionSpec) -> Answer:

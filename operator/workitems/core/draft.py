@@ -58,6 +58,8 @@ class Draft:
         self.requeue_seconds: float | None = None
         self.waiting: Waiting | None = None
         self.why: list[str] = []
+        self.look = False
+        """Whether a Decision is about a commit that only a look at the branch can tell."""
 
     @property
     def now(self) -> datetime:

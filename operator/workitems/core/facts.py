@@ -72,6 +72,7 @@ class PodView:
     node: str = ""
     created: datetime | None = None
     deleted: datetime | None = None
+    """When its deletion was asked for."""
     disrupted: str = ""
     """Message of the DisruptionTarget condition, or of an eviction; empty: not disrupted."""
     unschedulable: str = ""

@@ -118,38 +118,51 @@ def _labels(run: str, stage: str, agent: str) -> dict[str, str]:
     return {protocol.STAGE_LABEL: stage, protocol.RUN_LABEL: run, protocol.AGENT_LABEL: agent}
 
 
+def _common(facts: Facts, status: WorkItemStatus) -> dict[str, Any]:
+    """What every runner must know, whatever it is for."""
+    item, repository = facts.item, _repository(facts)
+    paths = stages.Paths(_spec(facts), item)
+    return {
+        "item": item.metadata.name,
+        "uid": item.metadata.uid,
+        "repository": repository.metadata.name,
+        "url": repository.spec.url,
+        "branch": status.branch or stages.branch_of(item),
+        "base_branch": status.base_branch or repository.spec.default_branch,
+        "base_commit": status.base_commit,
+        "expected_head": status.head,
+        "adopt_branch": item.spec.adopt_branch,
+        "commit": repository.spec.commit,
+        "documents": paths.documents,
+        "watch": paths.watched(),
+    }
+
+
 def run_task(facts: Facts, status: WorkItemStatus, run: CurrentRun) -> RunTask:
     """What the runner of this run must know."""
-    item, repository, spec = facts.item, _repository(facts), _spec(facts)
+    item, spec = facts.item, _spec(facts)
+    common = {
+        **_common(facts, status),
+        "run": run.number,
+        "stage": run.stage,
+        "attempt": run.attempt,
+        "agent": run.agent,
+    }
+    if run.kind == "Look":
+        return RunTask(kind=RunKind.LOOK, **common)
     paths = stages.Paths(spec, item)
     stage = next(s for s in spec.stages if s.name == run.stage)
     agent = stages.agent_of(spec, run.agent)
-    files = status.rerun.files if status.rerun is not None else ()
     verdicts = tuple(paths.document(g.verdict.file, stage.name) for g in stage.gates if g.verdict)
     return RunTask(
         kind=RunKind.AGENT,
-        item=item.metadata.name,
-        uid=item.metadata.uid,
-        run=run.number,
-        stage=run.stage,
-        attempt=run.attempt,
-        agent=run.agent,
-        repository=repository.metadata.name,
-        url=repository.spec.url,
-        branch=status.branch or stages.branch_of(item),
-        base_branch=status.base_branch or repository.spec.default_branch,
-        base_commit=status.base_commit,
-        expected_head=status.head,
-        adopt_branch=item.spec.adopt_branch,
-        commit=repository.spec.commit,
+        **common,
         commit_paths=tuple(paths.root(p, run.stage) for p in agent.commit_paths or DEFAULT_COMMIT_PATHS),
-        documents=paths.documents,
         prompt=prompt(item, status, run, paths.documents),
-        include=files,
+        include=status.rerun.files if status.rerun is not None else (),
         remove=paths.outcome_files(stage),
         system_prompt_file=paths.root(agent.system_prompt_file, run.stage) if agent.system_prompt_file else None,
         task_file=paths.root(agent.task_file, run.stage) if agent.task_file else None,
-        watch=paths.watched(),
         verdicts=verdicts,
         excerpts=tuple(dict.fromkeys((*verdicts, *paths.outcome_files(stage)))),
         agent_timeout_seconds=_timeout(agent),
@@ -162,12 +175,12 @@ def task_bytes(facts: Facts, status: WorkItemStatus, run: CurrentRun) -> int:
 
 
 def run_job(facts: Facts, status: WorkItemStatus, run: CurrentRun) -> dict[str, Any]:
-    """The Job of one agent run."""
-    spec = _spec(facts)
-    agent = stages.agent_of(spec, run.agent)
+    """The Job of one agent run, or of a look at the branch."""
     task = run_task(facts, status, run)
-    pod = pods.run_pod(facts, _repository(facts), agent, task)
     labels = _labels(str(run.number), run.stage, run.agent)
+    if run.kind == "Look":
+        return _job(facts, run.job, labels, pods.look_pod(facts, _repository(facts), task), HEADROOM_SECONDS)
+    pod = pods.run_pod(facts, _repository(facts), stages.agent_of(_spec(facts), run.agent), task)
     return _job(facts, run.job, labels, pod, task.agent_timeout_seconds + HEADROOM_SECONDS)
 
 
@@ -176,26 +189,18 @@ def gate_job(facts: Facts, status: WorkItemStatus, stage: Stage, what: tuple[Gat
     gate, state = what
     if gate.command is None or state.job is None:
         raise AssertionError("only an announced command gate has a Job")
-    item, repository, spec = facts.item, _repository(facts), _spec(facts)
     timeout = int(duration(gate.command.timeout).total_seconds())
     task = RunTask(
         kind=RunKind.GATE,
-        item=item.metadata.name,
-        uid=item.metadata.uid,
+        **_common(facts, status),
         run=status.last_run,
         stage=stage.name,
         attempt=state.attempt,
         agent=stage.agent,
-        repository=repository.metadata.name,
-        url=repository.spec.url,
-        branch=status.branch or stages.branch_of(item),
-        base_branch=status.base_branch or repository.spec.default_branch,
-        base_commit=status.base_commit,
-        expected_head=status.head,
-        documents=stages.Paths(spec, item).documents,
         agent_timeout_seconds=timeout,
     )
-    pod = pods.gate_pod(facts, repository, stages.agent_of(spec, stage.agent), task, gate.command)
+    agent = stages.agent_of(_spec(facts), stage.agent)
+    pod = pods.gate_pod(facts, _repository(facts), agent, task, gate.command)
     labels = {**_labels(str(status.last_run), stage.name, stage.agent), protocol.GATE_LABEL: gate.name}
     return _job(facts, state.job, labels, pod, timeout + HEADROOM_SECONDS)
 

@@ -64,6 +64,18 @@ def run_pod(facts: Facts, repository: Repository, agent: Agent, task: RunTask) -
     return Pod(spec, {protocol.TASK_ANNOTATION: as_json(task)})
 
 
+def look_pod(facts: Facts, repository: Repository, task: RunTask) -> Pod:
+    """The runner alone, on a volume of its own: nothing is changed, so nothing has to be kept."""
+    spec = _pod_spec(facts.defaults, Agent())
+    spec["containers"] = [_runner(facts.defaults, repository, "look")]
+    spec["volumes"] = [
+        *_runner_volumes(repository),
+        {"name": "workitem-exchange", "emptyDir": {"sizeLimit": "16Mi"}},
+        {"name": "workitem-worktree", "emptyDir": {}},
+    ]
+    return Pod(spec, {protocol.TASK_ANNOTATION: as_json(task)})
+
+
 def gate_pod(facts: Facts, repository: Repository, agent: Agent, task: RunTask, gate: CommandGate) -> Pod:
     """The checkout first, with the credentials; then the command, with none, on a volume of its own."""
     command = ["timeout", "-k", "10", str(task.agent_timeout_seconds), *_literal(gate.run)]

@@ -19,6 +19,8 @@ from workitems.core.facts import ContainerView, JobView, PodView
 HEAD_MOVED = "HeadMoved"
 """The runner's word for a branch that somebody else pushed to."""
 
+POD_DELETED = "PodDeleted"
+
 TIMED_OUT_EXIT = 124
 """Exit code of coreutils' `timeout` for a command that it ended."""
 
@@ -162,6 +164,8 @@ def _ended(job: JobView, pod: PodView, uid: str, run: int) -> Ended:
         lost = problem.retry or problem.reason == HEAD_MOVED
         result = RunResult.LOST if lost else RunResult.FAILED
         return Ended(result, problem.reason, problem.message, agent.exit_code, report)
+    if AGENT_CONTAINER not in pod.containers:
+        return Ended(RunResult.SUCCEEDED, "Looked", "", None, report)
     if not report.agent_started:
         # The agent's container also ends with 0 when it was told not to start.
         message = f"the report of pod {pod.name} names no problem and no agent"
@@ -176,6 +180,8 @@ def _agent_ended(pod: PodView, agent: ContainerView, report: RunReport) -> Ended
         return Ended(RunResult.SUCCEEDED, "Succeeded", "", 0, report)
     if pod.disrupted:
         return Ended(RunResult.EVICTED, "Evicted", _cut(f"pod {pod.name}: {pod.disrupted}"), code, report)
+    if _deleted_first(pod, agent):
+        return Ended(RunResult.LOST, POD_DELETED, f"pod {pod.name} was deleted while its agent worked", code, report)
     if code is None:
         message = f"the agent's container of pod {pod.name} left no exit code"
         return Ended(RunResult.LOST, "AgentLost", message, None, report)
@@ -190,6 +196,11 @@ def _agent_ended(pod: PodView, agent: ContainerView, report: RunReport) -> Ended
     return Ended(RunResult.FAILED, "AgentFailed", _cut(message), code, report)
 
 
+def _deleted_first(pod: PodView, container: ContainerView) -> bool:
+    """Whether the container ended because its pod was deleted: then its exit code is the signal's, not its own."""
+    return pod.deleted is not None and (container.finished_at is None or container.finished_at >= pod.deleted)
+
+
 def _unreported(job: JobView, pod: PodView, runner: ContainerView) -> Ended:
     """Nobody told what became of the work: the next run finds out from the branch."""
     if pod.disrupted:
@@ -197,6 +208,8 @@ def _unreported(job: JobView, pod: PodView, runner: ContainerView) -> Ended:
     if job.failed == "DeadlineExceeded":
         message = f"Job {job.name} ran into its deadline before the work was published"
         return Ended(RunResult.LOST, "DeadlineExceeded", message)
+    if _deleted_first(pod, runner):
+        return Ended(RunResult.LOST, POD_DELETED, f"pod {pod.name} was deleted before the work was published")
     code = "no exit code" if runner.exit_code is None else f"exit code {runner.exit_code}"
     detail = " ".join(runner.message.split())[-300:]
     message = (
@@ -249,6 +262,9 @@ def _gate_ended(job: JobView, pod: PodView) -> GateEnded:
     checkout = pod.containers.get(RUNNER_CONTAINER, ContainerView())
     if gate.exit_code == 0:
         return GateEnded(judged=True, passed=True, reason="CommandSucceeded", message="exit code 0")
+    if _deleted_first(pod, gate):
+        message = f"pod {pod.name} was deleted while its command ran"
+        return GateEnded(judged=False, passed=False, reason=POD_DELETED, message=message)
     if pod.disrupted or gate.exit_code is None or gate.reason in NOT_RUN_REASONS:
         not_run = f"{gate.reason}: {gate.message}" if gate.reason in NOT_RUN_REASONS else ""
         detail = pod.disrupted or not_run or _checkout_problem(checkout) or job.failed or "the checkout failed"

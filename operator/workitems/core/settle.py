@@ -19,6 +19,7 @@ from workitems.api import (
     RunReport,
     RunResult,
 )
+from workitems.api.run import AGENT_CONTAINER, RUNNER_CONTAINER
 from workitems.api.workitem import Stopping
 from workitems.core import begin, gates, history, outcomes, runs, stages
 from workitems.core.draft import DELETE_JOB, Draft
@@ -92,12 +93,15 @@ def _under_way(draft: Draft, run: CurrentRun, state: runs.Waiting | runs.Running
     if run is not draft.status.run:
         draft.set(run=run)
     where = f"{run.agent} run {run.number} (attempt {run.attempt} of stage {run.stage})"
+    if run.kind == "Look":
+        where = f"a look at branch {draft.status.branch}"
     kubectl = f"kubectl -n {draft.facts.item.metadata.namespace}"
+    container = AGENT_CONTAINER if run.kind == "Agent" else RUNNER_CONTAINER
     starts = isinstance(state, runs.Waiting)
     if not isinstance(state, runs.Waiting) or (state.reason in STARTING and draft.now - run.started_at <= USUAL_START):
         # The same words for a pod that starts as usual: the second between is not worth a write.
         draft.wait(
-            Phase.IN_PROGRESS, "RunInProgress", f"{where} is under way: {kubectl} logs job/{run.job} -c agent -f"
+            Phase.IN_PROGRESS, "RunInProgress", f"{where} is under way: {kubectl} logs job/{run.job} -c {container} -f"
         )
         draft.again_in(LOOK_AGAIN_AT_START if starts else LOOK_AGAIN)
     else:
@@ -110,6 +114,9 @@ def _under_way(draft: Draft, run: CurrentRun, state: runs.Waiting | runs.Running
 def finish(draft: Draft, run: CurrentRun, ended: runs.Ended) -> None:
     """Turn a run that is over into history, content and what follows from it."""
     content = _content(draft, ended.report)
+    if run.kind == "Look":
+        _looked(draft, run, ended, content)
+        return
     ended = _plausible(draft, ended, content)
     history.record(draft, run, ended)
     stage = stages.stage_named(draft.spec, run.stage)
@@ -145,6 +152,20 @@ def finish(draft: Draft, run: CurrentRun, ended: runs.Ended) -> None:
         draft.hold(Phase.BLOCKED, ended.reason, f"{message}. Then: {outcomes.retry_command(draft)}")
         return
     outcomes.run_failed(draft, stage, ended.reason, message)
+
+
+def _looked(draft: Draft, run: CurrentRun, ended: runs.Ended, content: Content | None) -> None:
+    """Take what a look at the branch found; whoever asked for it is answered by the next step, from what is known."""
+    draft.note(f"look {run.number} {ended.result}")
+    draft.set(run=None)
+    draft.again_in(timedelta(0))
+    if content is not None:
+        draft.set(content=content, head=content.commit, looked_at=run.started_at, infra_retries=0)
+    elif ended.infrastructure and draft.infrastructure_failed("looking at the branch failed") is None:
+        draft.note("look again later")
+    else:
+        # It cannot be told: the Decision is judged by what is known, and says so.
+        draft.set(looked_at=run.started_at, infra_retries=0, next_attempt_at=None)
 
 
 def _plausible(draft: Draft, ended: runs.Ended, content: Content | None) -> runs.Ended:

@@ -70,9 +70,45 @@ def test_approving_another_commit_is_void_and_changes_nothing() -> None:
     world = in_review()
     name = world.approve(commit=NEVER)
     world.rest()
+    # Perhaps somebody pushed it: the branch is looked at first, without an agent and without counting as a run.
+    assert world.status.run is not None
+    assert world.status.run.kind == "Look"
+    runs = world.status.usage.runs
+    world.end_run()
+    world.rest()
+    assert world.status.usage.runs == runs
     assert world.answer_to(name) == ("Void", "OtherContent")
     assert world.at == ("analysis", "InReview")
     assert str(world.branch.head) in world.decisions[name]["status"]["message"]
+
+
+def test_a_person_may_push_better_documents_and_approve_that_commit() -> None:
+    world = in_review()
+    world.branch.push({f"{DOCUMENTS}/03-trz.md": "improved by the reviewer\n"})
+    name = world.approve(commit=world.branch.head)
+    world.rest()
+    world.end_run()
+    world.rest()
+    assert world.answer_to(name) == ("Accepted", "Approved")
+    assert world.gate("analysis-approved").commit == world.branch.head
+    assert world.at == ("architecture", "InProgress")
+    world.go()
+    assert world.at == ("done", "Done")
+
+
+def test_a_look_that_infrastructure_loses_is_repeated_before_the_answer() -> None:
+    world = in_review()
+    pushed = world.branch.push({f"{DOCUMENTS}/03-trz.md": "improved by the reviewer\n"})
+    name = world.approve(commit=pushed)
+    world.rest()
+    world.end_run(End(reported=False))
+    world.rest()
+    assert world.reason == "Backoff"
+    world.pass_time(minutes=1)
+    world.rest()
+    world.end_run()
+    world.rest()
+    assert world.answer_to(name) == ("Accepted", "Approved")
 
 
 def test_a_reject_runs_analysis_again_with_the_comment() -> None:
@@ -236,6 +272,8 @@ def test_an_approval_is_void_when_a_later_commit_changes_the_documents_and_then_
     assert world.at == ("analysis", "InReview")
     assert world.gate("analysis-approved").commit == world.branch.head
     old = world.approve(commit=read)
+    world.rest()
+    world.end_run()
     world.rest()
     assert world.answer_to(old) == ("Void", "OtherContent")
     before = len(world.tasks)

@@ -3,12 +3,13 @@
 import json
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
 from tests.unit.core.world import EVICTED, START, End, FakeJob, Killed, World, one_stage, writes
+from workitems import views
 from workitems.api import GateResult, Phase, RunResult
 from workitems.api.run import Problem
 from workitems.core import runs
@@ -348,6 +349,25 @@ def test_no_new_run_starts_before_the_old_pod_is_gone_and_after_five_minutes_its
     assert world.reason == "PodTerminating"
     assert "node node-1" in world.message
     assert len(world.created) == 1
+
+
+@pytest.mark.parametrize(("late", "result"), [(False, "Lost"), (True, "Failed")])
+def test_an_agent_that_a_pods_deletion_ended_has_not_failed(late: bool, result: str) -> None:
+    world = running()
+    world.end_run(End(exit_code=143))
+    job = world.run_job()
+    assert job.pod is not None
+    ended = job.pod.containers["agent"].finished_at
+    assert ended is not None
+    job.pod = replace(job.pod, deleted=ended + timedelta(seconds=5 if late else -5))
+    world.rest()
+    assert world.status.runs[-1].result == result
+    assert world.reason == ("AgentFailed" if late else "Backoff")
+
+
+def test_a_pods_deletion_was_asked_for_before_its_grace_period() -> None:
+    metadata = {"name": "p", "deletionTimestamp": "2026-11-22T12:01:00Z", "deletionGracePeriodSeconds": 60}
+    assert views.pod({"metadata": metadata}).deleted == datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
 
 
 def test_a_pod_that_outlives_its_job_still_holds_the_next_run_back() -> None:

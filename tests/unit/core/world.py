@@ -30,6 +30,7 @@ from workitems.api import (
     Phase,
     PipelineSpec,
     Repository,
+    RunKind,
     RunReport,
     RunTask,
     Usage,
@@ -582,13 +583,15 @@ class World:
             job.failed, job.pod = "DeadlineExceeded", None
             return
         finished = self.now.replace(microsecond=0)
+        agent = {"agent": ContainerView(end.exit_code, end.reason, end.tail, finished_at=finished)}
         job.pod = replace(
             job.pod,
             phase="Succeeded" if end.exit_code == 0 and end.reported else "Failed",
             disrupted=end.disrupted,
             containers={
                 "runner": ContainerView(exit_code=0 if end.reported else 137, message=message, finished_at=finished),
-                "agent": ContainerView(end.exit_code, end.reason, end.tail, finished_at=finished),
+                # A look at the branch has no agent.
+                **(agent if task.kind is RunKind.AGENT else {}),
             },
         )
 
@@ -598,6 +601,8 @@ class World:
         facts: JSON = {"run": task.run, "uid": task.uid, "usage": Usage(cost_usd=end.cost, input_tokens=3)}
         if end.problem is not None:
             return RunReport.model_validate({**facts, **self.branch.describe(task), "problem": end.problem})
+        if task.kind is RunKind.LOOK:
+            return RunReport.model_validate({**facts, **self.branch.describe(task)})
         moved = protocol.Problem(reason="HeadMoved", message="somebody pushed")
         if expected is not None and job.seen_head != expected and job.seen_head not in self.branch.ours:
             return RunReport.model_validate({**facts, **self.branch.describe(task), "problem": moved})
@@ -659,6 +664,9 @@ class World:
         job = self.jobs[run.job]
         scripts = self.scripts.get(run.stage, [])
         assert job.task is not None
+        if run.kind == "Look":
+            self.end(job)
+            return
         self.end(job, scripts.pop(0)(job.task) if scripts else None)
 
     def script(self, stage: str, *ends: End | Script) -> None:
