@@ -74,14 +74,17 @@ class Reconciler:
     async def _carry_out(self, key: str, facts: Facts, plan: Plan) -> None:
         try:
             await self._actor.perform(facts.item, plan.before)
-            if plan.status != facts.item.status:
-                await self._actor.write_status(facts.item, plan.status)
         except errors.WorkItemsError:
-            # What was not announced holds no slot: an item that cannot be written must not keep others waiting.
-            if not begin.occupies(facts.item.status):
-                self._let_go(key)
+            self._not_announced(key, facts)
             raise
         if plan.status != facts.item.status:
+            try:
+                await self._actor.write_status(facts.item, plan.status)
+            except errors.Permanent:
+                self._not_announced(key, facts)
+                raise
+            # After a Transient error, even a conflict (the client repeats a PUT whose answer was lost), the run may be
+            # announced: it keeps its slot until the next look tells.
             _log_step(key, facts, plan)
         try:
             await self._actor.perform(facts.item, plan.after)
@@ -148,6 +151,11 @@ class Reconciler:
         self._refused.pop(key, None)
         self.stranded.discard(key)
         self._let_go(key)
+
+    def _not_announced(self, key: str, facts: Facts) -> None:
+        """What was not announced holds no slot: an item that cannot be written must not keep others waiting."""
+        if not begin.occupies(facts.item.status):
+            self._let_go(key)
 
     def _let_go(self, key: str) -> None:
         for other in self._ledger.release(key):
