@@ -12,14 +12,16 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
-from typing import Any
 
+import structlog
 from pydantic import ValidationError
 
 from workitems import cluster, errors, views
 from workitems.api import Decision, GateResult, Pipeline, PipelineSpec, Repository, WorkItem
-from workitems.core import conditions, manifests, stages
+from workitems.core import begin, conditions, manifests, stages
 from workitems.core.facts import Defaults, Facts, JobView, PipelineView, Problem
+
+log = structlog.get_logger(__name__)
 
 _SNAPSHOTS_KEPT = 512
 
@@ -27,10 +29,16 @@ _SNAPSHOTS_KEPT = 512
 class Observer:
     """Reads facts from the API server."""
 
-    def __init__(self, api: cluster.Cluster, namespace: str, defaults: Defaults, clock: Callable[[], datetime]) -> None:
-        """Take the connection, the operator's own namespace, its defaults for Jobs, and the clock (UTC)."""
+    def __init__(
+        self,
+        api: cluster.Cluster,
+        namespaces: tuple[str, tuple[str, ...]],
+        defaults: Defaults,
+        clock: Callable[[], datetime],
+    ) -> None:
+        """Take the connection, the operator's own namespace and the served ones (none: all), defaults, the clock."""
         self._api = api
-        self._namespace = namespace
+        self._namespace, self._served = namespaces
         self._defaults = defaults
         self._clock = clock
         self._snapshots: collections.OrderedDict[tuple[str, str], PipelineSpec] = collections.OrderedDict()
@@ -40,12 +48,7 @@ class Observer:
         body = await self._api.get(cluster.WORKITEMS, namespace, name)
         if body is None:
             return None
-        try:
-            item = WorkItem.parse(body)
-        except ValidationError as error:
-            raise errors.Invalid(
-                "WorkItemUnreadable", f"WorkItem {namespace}/{name} cannot be read: {error}"
-            ) from error
+        item = _item(body)
         facts = Facts(now=self._clock(), item=item, defaults=self._defaults)
         if item.metadata.deletion_timestamp is not None:
             return facts
@@ -62,12 +65,25 @@ class Observer:
         # The reads took time; the decision is about now.
         return replace(facts, now=self._clock())
 
+    async def holder(self, body: cluster.JSONObject) -> Facts | None:
+        """What a claim on concurrent runs depends on, for a listed item that has one. Raises as `look` does."""
+        item = _item(body)
+        if not begin.occupies(item.status):
+            return None
+        facts = Facts(now=self._clock(), item=item, defaults=self._defaults)
+        return await self._with_repository(await self._with_pipeline(facts))
+
     async def pending_decisions(self, namespace: str, item: str) -> tuple[Decision, ...]:
-        """Decisions about `item` that have not been acknowledged."""
+        """Decisions about `item` that have not been acknowledged, without those that make no sense."""
         found = []
         selector = f"spec.workItem={item}"
         async for body in self._api.list(cluster.DECISIONS, namespace, field_selector=selector):
-            decision = Decision.parse(body)
+            try:
+                decision = Decision.parse(body)
+            except ValidationError as error:
+                # Nobody can carry it out, and it must not stop the item.
+                log.error("unreadable", decision=f"{namespace}/{body['metadata']['name']}", error=str(error))  # noqa: TRY400
+                continue
             if decision.status.result is None:
                 found.append(decision)
         return tuple(found)
@@ -87,7 +103,11 @@ class Observer:
                     "restore it, or create the WorkItem anew"
                 )
                 return replace(facts, problem=Problem("SnapshotMissing", message, blocked=True))
-            spec = PipelineSpec.model_validate(body["data"])
+            try:
+                spec = PipelineSpec.model_validate(body["data"])
+            except ValidationError as error:
+                problem = _unreadable("Snapshot", f"ControllerRevision {key[0]}/{key[1]}", error)
+                return replace(facts, problem=problem)
             self._snapshots[key] = spec
             if len(self._snapshots) > _SNAPSHOTS_KEPT:
                 self._snapshots.popitem(last=False)
@@ -111,7 +131,10 @@ class Observer:
             where = f"namespace {own}" if self._namespace == own else f"namespaces {own} and {self._namespace}"
             message = f"there is no Pipeline {name} in {where}: apply it, or name another one in spec.pipeline"
             return replace(facts, problem=Problem("PipelineNotFound", message))
-        pipeline = Pipeline.parse(body)
+        try:
+            pipeline = Pipeline.parse(body)
+        except ValidationError as error:
+            return replace(facts, problem=_unreadable("Pipeline", f"Pipeline {name}", error))
         data = pipeline.spec.model_dump(mode="json", by_alias=True, exclude_none=True, exclude_unset=True)
         digest = f"sha256:{hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()}"
         view = PipelineView(
@@ -128,7 +151,11 @@ class Observer:
         namespace, name = facts.item.metadata.namespace, facts.item.spec.repository
         body = await self._api.get(cluster.REPOSITORIES, namespace, name)
         if body is not None:
-            return replace(facts, repository=Repository.parse(body))
+            try:
+                return replace(facts, repository=Repository.parse(body))
+            except ValidationError as error:
+                problem = _unreadable("Repository", f"Repository {name}", error)
+                return replace(facts, problem=facts.problem or problem)
         message = f"there is no Repository {name} in namespace {namespace}: apply it; the item goes on by itself"
         return replace(facts, problem=facts.problem or Problem("RepositoryNotFound", message))
 
@@ -163,21 +190,42 @@ class Observer:
         if item.status.stage != stages.CREATED or repository is None:
             return None
         branch = stages.branch_of(item)
-        selector = f"status.branch={branch},status.phase!=Done,status.phase!=Aborted"
-        async for body in self._api.list(cluster.WORKITEMS, None, field_selector=selector):
-            other = WorkItem.parse(body)
-            if other.metadata.uid == item.metadata.uid or not await self._same_url(other, repository):
-                continue
-            message = (
-                f"branch {branch} of {repository.spec.url} belongs to WorkItem {other.key} until that is over; "
-                "this item goes on by itself then"
-            )
-            return Problem("BranchInUse", message, blocked=True)
+        selector = f"status.branch={_escaped(branch)},status.phase!=Done,status.phase!=Aborted"
+        for scope in self._served or (None,):
+            async for other in self._api.list(cluster.WORKITEMS, scope, field_selector=selector):
+                # Not parsed: an item that cannot be read owns its branch all the same.
+                meta = other["metadata"]
+                if meta["uid"] == item.metadata.uid or not await self._same_url(other, repository):
+                    continue
+                message = (
+                    f"branch {branch} of {repository.spec.url} belongs to WorkItem {meta['namespace']}/{meta['name']} "
+                    "until that is over; this item goes on by itself then"
+                )
+                return Problem("BranchInUse", message, blocked=True)
         return None
 
-    async def _same_url(self, other: WorkItem, repository: Repository) -> bool:
-        namespace, name = other.metadata.namespace, other.spec.repository
+    async def _same_url(self, other: cluster.JSONObject, repository: Repository) -> bool:
+        namespace, name = other["metadata"]["namespace"], other["spec"]["repository"]
         if (namespace, name) == (repository.metadata.namespace, repository.metadata.name):
             return True
-        body: dict[str, Any] | None = await self._api.get(cluster.REPOSITORIES, namespace, name)
-        return body is not None and Repository.parse(body).spec.url == repository.spec.url
+        body = await self._api.get(cluster.REPOSITORIES, namespace, name)
+        return body is not None and body["spec"].get("url") == repository.spec.url
+
+
+def _item(body: cluster.JSONObject) -> WorkItem:
+    try:
+        return WorkItem.parse(body)
+    except ValidationError as error:
+        key = f"{body['metadata']['namespace']}/{body['metadata']['name']}"
+        raise errors.Invalid("WorkItemUnreadable", f"WorkItem {key} cannot be read: {error}") from error
+
+
+def _unreadable(kind: str, what: str, error: ValidationError) -> Problem:
+    """An object that an older schema let through: the item waits until somebody has mended it."""
+    found = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors(include_input=False)[:5])
+    return Problem(f"{kind}Unreadable", f"{what} cannot be used: {found}", blocked=True)
+
+
+def _escaped(value: str) -> str:
+    """A value in a field selector: a branch may be called `a,b=c`."""
+    return value.replace("\\", "\\\\").replace(",", "\\,").replace("=", "\\=")

@@ -57,7 +57,7 @@ class Operator:
             fs_group=settings.fs_group,
             infra_backoff=timedelta(seconds=settings.infra_backoff_seconds),
         )
-        self._observer = observe.Observer(api, settings.namespace, defaults, clock)
+        self._observer = observe.Observer(api, (settings.namespace, settings.watch_namespaces), defaults, clock)
         self._reconciler = reconcile.Reconciler(self._observer, act.Actor(api), slots.Slots(), self._queue.add)
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -75,15 +75,20 @@ class Operator:
 
     async def _rebuild_ledger(self) -> None:
         """Who holds a slot is read from every unfinished item's status, once, before any new run may start."""
-        async for namespace, name in self._unfinished():
-            facts = await self._observer.look(namespace, name)
+        async for key, body in self._unfinished():
+            try:
+                facts = await self._observer.holder(body)
+            except errors.Permanent as error:
+                # One item that cannot be read must not keep the operator from starting for all others.
+                log.error("not counted", item=key, reason=error.reason, error=str(error))  # noqa: TRY400 - no bug
+                continue
             if facts is not None:
-                self._reconciler.adopt(f"{namespace}/{name}", facts)
+                self._reconciler.adopt(key, facts)
 
-    async def _unfinished(self) -> AsyncIterator[tuple[str, str]]:
+    async def _unfinished(self) -> AsyncIterator[tuple[str, cluster.JSONObject]]:
         for namespace in self._settings.watch_namespaces or (None,):
             async for body in self._api.list(cluster.WORKITEMS, namespace, field_selector=UNFINISHED):
-                yield body["metadata"]["namespace"], body["metadata"]["name"]
+                yield f"{body['metadata']['namespace']}/{body['metadata']['name']}", body
 
     async def _sweep(self) -> None:
         """Every event may be lost: look at every unfinished item, and every unanswered Decision, now and then."""
@@ -96,12 +101,13 @@ class Operator:
                 log.warning("sweep failed", error=str(error))
 
     async def _sweep_once(self) -> None:
-        async for namespace, name in self._unfinished():
-            self._queue.add(f"{namespace}/{name}")
+        async for key, _body in self._unfinished():
+            self._queue.add(key)
         for scope in self._settings.watch_namespaces or (None,):
             async for body in self._api.list(cluster.DECISIONS, scope):
-                if not (body.get("status") or {}).get("result"):
-                    self._queue.add(f"{body['metadata']['namespace']}/{body['spec']['workItem']}")
+                item = (body.get("spec") or {}).get("workItem")
+                if item and not (body.get("status") or {}).get("result"):
+                    self._queue.add(f"{body['metadata']['namespace']}/{item}")
 
     async def _watch(self, stop: asyncio.Event) -> None:
         registry = kopf.OperatorRegistry()
