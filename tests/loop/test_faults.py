@@ -1,0 +1,139 @@
+"""An API server that drops events, forgets its history, is slow, refuses, or answers into nowhere."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from tests.loop.apiserver import Call, Cut
+from tests.loop.lab import Lab
+from tests.loop.store import JOBS, WORKITEMS, Refused
+from tests.unit.core.world import review
+
+ITEMS = [f"et-{n}" for n in range(1, 6)]
+
+
+async def test_without_a_single_event_the_sweep_brings_an_item_to_its_end(lab: Lab) -> None:
+    lab.server.deaf = True
+    lab.repository()
+    lab.pipeline()
+    lab.approve_always()
+    lab.start()
+    await lab.rest(10)
+    lab.item("et-1")
+    await lab.until_phase("Done", "et-1")
+
+
+async def test_a_decision_whose_event_is_lost_is_found_by_the_sweep(lab: Lab) -> None:
+    lab.start()
+    await lab.rest(10)
+    lab.server.deaf = True
+    name = lab.decide("nobody", "retry")
+    await lab.until(lambda: lab.decision(name) == ("Ignored", "NoSuchItem"), "an answer")
+
+
+async def test_watches_that_are_cut_and_a_history_that_is_forgotten(lab: Lab) -> None:
+    """Cut at every run, and every other time the server no longer knows where the watch was: 410, list again."""
+    lab.repository()
+    lab.pipeline()
+    lab.approve_always()
+    lab.start()
+    lab.item("et-1")
+    for run in range(1, 7):
+        await lab.until(lambda run=run: lab.status("et-1").last_run >= run, f"run {run}")  # type: ignore[misc]
+        if run % 2:
+            lab.server.cut_watches()
+            lab.store.put(WORKITEMS, {**lab.store.get(WORKITEMS, "team-a", "et-1")})
+        else:
+            lab.store.version += 1
+            lab.store.compact()
+            lab.server.cut_watches()
+    await lab.until_phase("Done", "et-1")
+
+
+class Weather:
+    """A tenth of all requests goes wrong, in one of the ways that a request can."""
+
+    def __init__(self, seed: int) -> None:
+        self._random = random.Random(seed)
+        self.count = 0
+
+    def __call__(self, call: Call) -> Cut | Refused | None:
+        if self._random.random() >= 0.1:
+            return None
+        self.count += 1
+        faults: list[Cut | Refused] = [
+            Cut.RESET,
+            Cut.LOST,
+            Refused(429, "TooManyRequests", "too many requests, please try again later"),
+            Refused(500, "InternalError", "etcdserver: leader changed"),
+        ]
+        if call.writes:
+            faults.append(Refused(409, "Conflict", "the object has been modified"))
+        return self._random.choice(faults)
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+async def test_a_tenth_of_all_requests_fails_and_every_item_is_done(lab: Lab, seed: int) -> None:
+    lab.repository()
+    lab.pipeline()
+    lab.approve_always()
+    lab.kubelet.scripts["et-2", "review"] = [review("REQUEST_CHANGES")]
+    for item in ITEMS:
+        lab.item(item)
+    weather = Weather(seed)
+    lab.server.fault = weather
+    lab.supervised = True
+    lab.start()
+    await lab.until_phase("Done", *ITEMS)
+    assert weather.count > 100
+    for item in ITEMS:
+        assert [run.number for run in lab.status(item).runs] == list(range(1, 9 if item == "et-2" else 7))
+
+
+async def test_a_refused_job_is_a_condition_and_heals_by_itself(lab: Lab) -> None:
+    message = 'jobs.batch "x" is forbidden: exceeded quota: team, requested: count/jobs.batch=1, used: 5, limited: 5'
+    refuses = True
+
+    def fault(call: Call) -> Refused | None:
+        refused = refuses and call.kind is JOBS and call.verb == "create"
+        return Refused(403, "Forbidden", message) if refused else None
+
+    lab.server.fault = fault
+    lab.repository()
+    lab.pipeline()
+    lab.start()
+    lab.item("et-1")
+    await lab.until(lambda: lab.ready("et-1")[0] == "QuotaExceeded", "the refusal")
+    assert "exceeded quota: team" in lab.ready("et-1")[1]
+    assert lab.phase("et-1") == "Blocked"
+    settled = len(lab.writes("et-1"))
+    tries = sum(call.kind is JOBS for call in lab.server.writes())
+    await lab.rest(600)
+    assert len(lab.writes("et-1")) == settled, "status flaps"
+    assert sum(call.kind is JOBS for call in lab.server.writes()) > tries + 10, "it is not tried again"
+    refuses = False
+    await lab.until_phase("InReview", "et-1")
+    assert lab.status("et-1").runs[0].number == 1
+
+
+async def test_an_invalid_job_is_a_condition_and_survives_a_restart(lab: Lab) -> None:
+    refuses = True
+
+    def fault(call: Call) -> Refused | None:
+        refused = refuses and call.kind is JOBS and call.verb == "create"
+        return Refused(422, "Invalid", 'Job.batch "x" is invalid: spec.template: no') if refused else None
+
+    lab.server.fault = fault
+    lab.repository()
+    lab.pipeline()
+    lab.start()
+    lab.item("et-1")
+    await lab.until(lambda: lab.ready("et-1")[0] == "Invalid", "the refusal")
+    await lab.restart()
+    await lab.rest(300)
+    assert lab.ready("et-1")[0] == "Invalid"
+    assert len(lab.writes("et-1")) <= 4, "status flaps"
+    refuses = False
+    await lab.until_phase("InReview", "et-1")
