@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from workitems.core.facts import ContainerView, JobView, PodView
@@ -48,8 +48,9 @@ def pod(body: JSON) -> PodView:
         phase=status.get("phase") or "Pending",
         node=(body.get("spec") or {}).get("nodeName") or "",
         created=_time(metadata.get("creationTimestamp")),
-        deleted=_time(metadata.get("deletionTimestamp")),
-        disrupted=message,
+        deleted=_deletion_asked(metadata),
+        # The kubelet ends its sentence with a stop and a space; ours goes on.
+        disrupted=message.rstrip(". "),
         unschedulable=(scheduled.get("message") or "unschedulable") if scheduled.get("status") == "False" else "",
         containers={entry["name"]: container(entry.get("state") or {}) for entry in statuses},
     )
@@ -73,6 +74,12 @@ def container(state: JSON) -> ContainerView:
 
 def _created(body: JSON) -> str:
     return str(body["metadata"].get("creationTimestamp") or "")
+
+
+def _deletion_asked(metadata: JSON) -> datetime | None:
+    """The API server's time is the end of the grace period."""
+    end = _time(metadata.get("deletionTimestamp"))
+    return None if end is None else end - timedelta(seconds=metadata.get("deletionGracePeriodSeconds") or 0)
 
 
 def _time(text: str | None) -> datetime | None:
