@@ -36,6 +36,10 @@ check: .venv/.synced ## Format, lint, types, import contracts, unit and loop tes
 	@.venv/bin/python -m hack.cluster test-tools
 	@.venv/bin/pytest -n 4 -m "not slow" tests/unit tests/loop
 
+.PHONY: soak
+soak: .venv/.synced ## What takes longer than CI can: the operator killed forty times while items are under way
+	@SOAK_KILLS=40 .venv/bin/pytest -v tests/e2e/test_killed_anywhere.py
+
 .PHONY: bench
 bench: .venv/.synced ## Seconds a stage beside the floor, on the cluster
 	@.venv/bin/pytest -q -s -p tests.e2e.conftest bench/bench_stages.py
