@@ -93,10 +93,10 @@ class World:
         """The repository of most items."""
         return self.gits["shop"]
 
-    def blocked(self, item: str, reason: str) -> str:
-        """Wait until an item is Blocked for this reason; the message, with a Retry that can be pasted."""
+    def blocked(self, item: str, *reasons: str) -> str:
+        """Wait until an item is Blocked for one of these reasons; the message, with a Retry that can be pasted."""
         status = self.lab.wait_phase(item, "Blocked")
-        assert said(status)[0] == reason, said(status)
+        assert said(status)[0] in reasons, said(status)
         assert "retry: {}" in commands(said(status)[1])[-1]
         return said(status)[1]
 
@@ -371,12 +371,12 @@ def test_a_git_server_that_is_away_at_the_push_is_waited_for(world: World) -> No
 def test_a_full_volume_is_named(world: World) -> None:
     message = world.blocked("full", "InfraRetriesExhausted")
     assert "infrastructure failed 2 times in a row" in message
-    assert 'Usage of EmptyDir volume "workitem-worktree" exceeds the limit "8Mi"' in message
+    assert 'Usage of EmptyDir volume "workitem-worktree" exceeds the limit "8Mi". Then: kubectl' in message
     assert [run["result"] for run in world.lab.status("full")["runs"]] == ["Evicted", "Evicted"]
 
 
 def test_an_image_that_cannot_be_pulled_is_named_at_once_and_later_blocked(world: World) -> None:
-    message = world.blocked("no-image", "ImagePullBackOff")
+    message = world.blocked("no-image", "ImagePullBackOff", "ErrImagePull")
     assert "registry.invalid/no/such:image" in message
     assert "container agent of pod no-image-development-1-" in message
 
