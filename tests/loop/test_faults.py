@@ -74,7 +74,7 @@ class Weather:
         return self._random.choice(faults)
 
 
-@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize("seed", [1, pytest.param(2, marks=pytest.mark.slow)])
 async def test_a_tenth_of_all_requests_fails_and_every_item_is_done(lab: Lab, seed: int) -> None:
     lab.repository()
     lab.pipeline()
