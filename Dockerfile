@@ -32,6 +32,8 @@ COPY operator/workitems /opt/operator/workitems
 RUN /opt/workitems/bin/python -m compileall -q /opt/operator
 # PYTHONSAFEPATH: a worktree is untrusted, and nothing in the working directory may be imported from it.
 ENV PATH=/opt/workitems/bin:$PATH PYTHONPATH=/opt/operator PYTHONSAFEPATH=1 PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
+# There are no plugins; looking for them takes a twentieth of a runner's start.
+ENV PYDANTIC_DISABLE_PLUGINS=__all__
 USER 1000:1000
 ENTRYPOINT ["python", "-m", "workitems"]
 CMD ["operate"]

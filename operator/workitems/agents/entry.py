@@ -32,7 +32,7 @@ for tool in cat sleep; do
 done
 
 until [ -e "$exchange/{GO_FILE}" ] || [ -e "$exchange/{STOP_FILE}" ]; do
-  [ -n "$missing" ] || sleep 0.2 2>/dev/null || sleep 1
+  [ -n "$missing" ] || sleep 0.1 2>/dev/null || sleep 1
 done
 if [ -n "$missing" ]; then
   say "the image lacks:$missing"

@@ -6,13 +6,19 @@ so that what admission accepts and what the operator reads cannot drift apart.
 
 from __future__ import annotations
 
+import ast
+import inspect
+import itertools
 import re
+import textwrap
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, GetJsonSchemaHandler
 from pydantic.alias_generators import to_camel
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
 
 GROUP = "workitems.dev"
 VERSION = "v1alpha1"
@@ -27,9 +33,22 @@ class Model(BaseModel):
         populate_by_name=True,
         frozen=True,
         extra="ignore",
-        # The sentence under a field is what `kubectl explain` shows.
-        use_attribute_docstrings=True,
+        # A runner needs two of these models: the others are built when somebody asks for them.
+        defer_build=True,
     )
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        """The sentence under a field is what `kubectl explain` shows.
+
+        pydantic's use_attribute_docstrings reads the source of every model at import; a run's start would pay for it.
+        """
+        schema = handler(core_schema)
+        properties = handler.resolve_ref_schema(schema).get("properties", {})
+        for name, sentence in _sentences(cls).items():
+            alias = cls.model_fields[name].alias or name
+            properties[alias].setdefault("description", sentence)
+        return schema
 
     def to_json(self) -> dict[str, Any]:
         """JSON-ready dict: camelCase names, absent instead of null, datetimes as RFC 3339 in UTC."""
@@ -38,6 +57,21 @@ class Model(BaseModel):
 
 PATTERN_MESSAGE = "x-workitems-pattern-message"
 """Schema key, gone in the CRD: the sentence to say instead of a regular expression that nobody wants to decipher."""
+
+
+def _sentences(model: type[BaseModel]) -> dict[str, str]:
+    """Field name -> the docstring under it."""
+    tree = ast.parse(textwrap.dedent(inspect.getsource(model)))
+    body = tree.body[0].body if isinstance(tree.body[0], ast.ClassDef) else []
+    return {
+        field.target.id: inspect.cleandoc(below.value.value)
+        for field, below in itertools.pairwise(body)
+        if isinstance(field, ast.AnnAssign)
+        and isinstance(field.target, ast.Name)
+        and isinstance(below, ast.Expr)
+        and isinstance(below.value, ast.Constant)
+        and isinstance(below.value.value, str)
+    }
 
 
 def cel(rule: str, message: str, path: str = "") -> dict[str, str]:
