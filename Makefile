@@ -9,6 +9,9 @@ UV = $(shell hack/bootstrap.sh)
 export UV_SYSTEM_CERTS ?= 1
 export UV_DEFAULT_INDEX ?= $(shell hack/bootstrap.sh --index)
 
+# Compiling every library again in every test process would cost a third of make check.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: help
 help: ## Show this help
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16

@@ -74,7 +74,8 @@ class Weather:
         return self._random.choice(faults)
 
 
-@pytest.mark.parametrize("seed", [1, pytest.param(2, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [1, 2])
 async def test_a_tenth_of_all_requests_fails_and_every_item_is_done(lab: Lab, seed: int) -> None:
     lab.repository()
     lab.pipeline()

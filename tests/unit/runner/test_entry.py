@@ -17,6 +17,9 @@ import pytest
 from workitems.agents import entry
 from workitems.api import run
 
+pytestmark = pytest.mark.slow
+
+
 SHELLS = {"dash": ["dash"], "bash-posix": ["bash", "--posix"], "bash": ["bash"], "busybox": ["busybox", "sh"]}
 
 

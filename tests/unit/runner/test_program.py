@@ -21,6 +21,9 @@ from workitems.runner.exchange import Termination
 from workitems.runner.problems import RunProblemError
 from workitems.runner.program import Runner, read_task
 
+pytestmark = pytest.mark.slow
+
+
 RUN = """
 import logging, pathlib, sys
 from workitems.api.run import RunKind

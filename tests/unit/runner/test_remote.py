@@ -26,6 +26,9 @@ from workitems.runner.places import Places
 from workitems.runner.problems import RunProblemError
 from workitems.runner.remote import connect, persist
 
+pytestmark = pytest.mark.slow
+
+
 PASSWORD = "s3cr3t p@ss/w0rd'$(x)"
 
 
