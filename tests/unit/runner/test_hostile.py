@@ -13,6 +13,8 @@ from workitems.api.run import RunReport
 from workitems.runner import tree
 from workitems.runner.commit import stays_inside
 
+pytestmark = pytest.mark.slow
+
 
 def modes(lab: Lab, commit: str | None) -> dict[str, str]:
     listing = git("--git-dir", str(lab.remote), "ls-tree", "-rz", str(commit))

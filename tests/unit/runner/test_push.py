@@ -5,8 +5,13 @@ from __future__ import annotations
 import os
 import shutil
 
+import pytest
+
 from tests.unit.runner.lab import BRANCH, Lab, git
 from workitems.api.run import RunReport
+
+pytestmark = pytest.mark.slow
+
 
 DIVERTED = "workitems/et-12/run-2"
 
