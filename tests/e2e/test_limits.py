@@ -73,7 +73,7 @@ def test_a_repositorys_runs_never_exceed_its_limit_and_the_waiting_say_behind_wh
 @pytest.mark.parametrize(
     ("item", "reason", "used", "more"),
     [
-        ("few-runs", "MaxRunsReached", "1 runs of at most 1 are used", "5"),
+        ("few-runs", "MaxRunsReached", "1 of at most 1 runs are used", "5"),
         ("short-time", "MaxDurationReached", "the item has been worked on for 2s", "2h"),
     ],
 )

@@ -147,7 +147,7 @@ def limit_reached(draft: Draft) -> tuple[str, str] | None:
     own, shared, status = draft.facts.item.spec.limits, draft.spec.limits, draft.status
     runs = own.max_runs or shared.max_runs
     if status.usage.runs >= runs:
-        return _limit(draft, "MaxRunsReached", f"{status.usage.runs} runs of at most {runs} are used", "maxRuns")
+        return _limit(draft, "MaxRunsReached", f"{status.usage.runs} of at most {runs} runs are used", "maxRuns")
     cost = own.max_cost_usd or shared.max_cost_usd
     if cost is not None and Decimal(status.usage.cost_usd) >= Decimal(cost):
         used = f"{status.usage.cost_usd} of at most {cost} USD are used"

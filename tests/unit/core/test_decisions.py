@@ -360,7 +360,7 @@ def test_the_person_who_aborted_is_named_although_others_spoke_after() -> None:
 
 
 LIMITS = {
-    "maxRuns": ({"maxRuns": 2}, {"maxRuns": 20}, "MaxRunsReached", "2 runs of at most 2 are used"),
+    "maxRuns": ({"maxRuns": 2}, {"maxRuns": 20}, "MaxRunsReached", "2 of at most 2 runs are used"),
     "maxCostUSD": ({"maxCostUSD": "0.02"}, {"maxCostUSD": "2"}, "MaxCostReached", "0.02 of at most 0.02 USD are used"),
     "maxDuration": ({"maxDuration": "1m"}, {"maxDuration": "9h"}, "MaxDurationReached", "worked on for 1m"),
 }
