@@ -56,8 +56,9 @@ def settle(draft: Draft, stage: Stage, gate: Gate, status: GateStatus) -> bool:
             return True
         case runs.Waiting(reason=reason, message=message, stuck=True):
             draft.intend(f"stop-{status.job}", DELETE_JOB, status.job)
+            retry = outcomes.retry_command(draft)
             _change(draft, status, result=GateResult.ERROR, reason=reason, message=message, job=None, job_uid=None)
-            draft.hold(Phase.BLOCKED, reason, f"gate {gate.name}: {message}. Then: {outcomes.retry_command(draft)}")
+            draft.hold(Phase.BLOCKED, reason, f"gate {gate.name}: {message} ({outcomes.PIPELINE_KEPT}). Then: {retry}")
             return True
         case _:
             _under_way(draft, status, state)

@@ -7,6 +7,10 @@ from workitems.core import gates
 from workitems.core.draft import Draft
 
 DEFAULT_ATTEMPTS = 3
+PIPELINE_KEPT = (
+    "the item keeps its Pipeline as it was at the start: where that is wrong, mend it and create the WorkItem anew"
+)
+"""For a failure whose cause may be in the Pipeline: a Retry after mending that would only fail again."""
 
 
 def retry_command(draft: Draft) -> str:

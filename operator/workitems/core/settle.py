@@ -92,7 +92,7 @@ def _under_way(draft: Draft, run: CurrentRun, state: runs.Waiting | runs.Running
         draft.note(f"stop run {run.number}: {state.reason}")
     if run is not draft.status.run:
         draft.set(run=run)
-    where = f"{run.agent} run {run.number} (attempt {run.attempt} of stage {run.stage})"
+    where = f"{run.agent} run {run.number} (attempt {run.attempt} of stage {run.stage}{_again(draft)})"
     if run.kind == "Look":
         where = f"a look at branch {draft.status.branch}"
     kubectl = f"kubectl -n {draft.facts.item.metadata.namespace}"
@@ -144,8 +144,7 @@ def finish(draft: Draft, run: CurrentRun, ended: runs.Ended) -> None:
             draft.record_gate(judge.after_run(gate, run.attempt, ended.report))
         return
     message = f"{run.agent} run {run.number} in stage {stage.name}: {ended.message}"
-    if ended.result is RunResult.OUT_OF_MEMORY:
-        message += f" ({_memory_limit(draft, run)})"
+    message += _where_to_mend(draft, run, ended)
     if draft.facts.run_job is not None and draft.facts.run_job.owner_uid == draft.facts.uid:
         message += f". See: {_log_command(draft, run)}"
     if ended.report is None or ended.report.problem is not None:
@@ -180,8 +179,21 @@ def _plausible(draft: Draft, ended: runs.Ended, content: Content | None) -> runs
     return ended
 
 
+def _again(draft: Draft) -> str:
+    """Why there is another run at all: without it the cause would be hidden whenever a repetition is under way."""
+    last = draft.status.runs[-1] if draft.status.runs else None
+    lost = last is not None and last.result in (RunResult.LOST, RunResult.EVICTED)
+    return f", again after {last.reason or last.result}" if last is not None and lost else ""
+
+
 def _log_command(draft: Draft, run: CurrentRun) -> str:
     return f"kubectl -n {draft.facts.item.metadata.namespace} logs job/{run.job} --all-containers"
+
+
+def _where_to_mend(draft: Draft, run: CurrentRun, ended: runs.Ended) -> str:
+    if ended.result is RunResult.OUT_OF_MEMORY:
+        return f" ({_memory_limit(draft, run)}; {outcomes.PIPELINE_KEPT})"
+    return f" ({outcomes.PIPELINE_KEPT})" if ended.reason in runs.STUCK_REASONS else ""
 
 
 def _memory_limit(draft: Draft, run: CurrentRun) -> str:

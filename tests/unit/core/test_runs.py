@@ -58,6 +58,7 @@ def test_infrastructure_is_repeated_after_a_while_as_the_same_attempt_and_never_
     world.pass_time(seconds=2)
     world.rest()
     assert (world.tasks[-1].run, world.tasks[-1].attempt) == (2, 1)
+    assert f"again after {reason}" in world.message
     world.go()
     assert world.at == ("done", "Done")
     assert world.status.infra_retries == 0
@@ -152,6 +153,7 @@ def test_out_of_memory_names_the_limit() -> None:
     world.script("analysis", End(exit_code=137, reason="OOMKilled"))
     world.go()
     assert "resources.limits.memory of agent analyst in the Pipeline is 4Gi" in world.message
+    assert "create the WorkItem anew" in world.message
 
 
 def test_exit_0_wins_over_the_memory_killer() -> None:
@@ -310,6 +312,7 @@ def test_a_pod_that_cannot_start_is_told_at_once_and_stopped_after_a_while(reaso
     assert job not in world.jobs
     assert "nope:1" in world.message
     assert "logs job/" not in world.message, "the Job is gone, and its log"
+    assert "the item keeps its Pipeline as it was at the start" in world.message
     world.say("retry")
     world.go()
     assert world.at == ("done", "Done")
