@@ -179,9 +179,20 @@ def run_job(facts: Facts, status: WorkItemStatus, run: CurrentRun) -> dict[str, 
     task = run_task(facts, status, run)
     labels = _labels(str(run.number), run.stage, run.agent)
     if run.kind == "Look":
-        return _job(facts, run.job, labels, pods.look_pod(facts, _repository(facts), task), HEADROOM_SECONDS)
+        return _job(
+            facts,
+            run.job,
+            labels,
+            pods.look_pod(facts, _repository(facts), _stage_agent(facts, run.stage), task),
+            HEADROOM_SECONDS,
+        )
     pod = pods.run_pod(facts, _repository(facts), stages.agent_of(_spec(facts), run.agent), task)
     return _job(facts, run.job, labels, pod, task.agent_timeout_seconds + HEADROOM_SECONDS)
+
+
+def _stage_agent(facts: Facts, stage: str) -> Agent:
+    spec = _spec(facts)
+    return stages.agent_of(spec, next(s.agent for s in spec.stages if s.name == stage))
 
 
 def gate_job(facts: Facts, status: WorkItemStatus, stage: Stage, what: tuple[Gate, GateStatus]) -> dict[str, Any]:

@@ -64,9 +64,9 @@ def run_pod(facts: Facts, repository: Repository, agent: Agent, task: RunTask) -
     return Pod(spec, {protocol.TASK_ANNOTATION: as_json(task)})
 
 
-def look_pod(facts: Facts, repository: Repository, task: RunTask) -> Pod:
+def look_pod(facts: Facts, repository: Repository, agent: Agent, task: RunTask) -> Pod:
     """The runner alone, on a volume of its own: nothing is changed, so nothing has to be kept."""
-    spec = _pod_spec(facts.defaults, Agent())
+    spec = _pod_spec(facts.defaults, _placement(agent))
     spec["containers"] = [_runner(facts.defaults, repository, "look")]
     spec["volumes"] = [
         *_runner_volumes(repository),
@@ -82,14 +82,7 @@ def gate_pod(facts: Facts, repository: Repository, agent: Agent, task: RunTask, 
     mounts = [*_worktree_mounts(task, git_read_only=True), *_agent_scratch()]
     plain = Agent(image=gate.image or agent.image, resources=gate.resources or agent.resources)
     worker = _agent_container(facts, plain, task, (command, mounts))
-    spec = _pod_spec(
-        facts.defaults,
-        Agent(
-            node_selector=agent.node_selector,
-            tolerations=agent.tolerations,
-            image_pull_secrets=agent.image_pull_secrets,
-        ),
-    )
+    spec = _pod_spec(facts.defaults, _placement(agent))
     spec["initContainers"] = [_runner(facts.defaults, repository, "gate")]
     spec["containers"] = [worker]
     spec["volumes"] = [
@@ -99,6 +92,13 @@ def gate_pod(facts: Facts, repository: Repository, agent: Agent, task: RunTask, 
         *_scratch_volumes(),
     ]
     return Pod(spec, {protocol.TASK_ANNOTATION: as_json(task)})
+
+
+def _placement(agent: Agent) -> Agent:
+    """Where an agent's pods run and how their images are pulled, without its service account and its container."""
+    return Agent(
+        node_selector=agent.node_selector, tolerations=agent.tolerations, image_pull_secrets=agent.image_pull_secrets
+    )
 
 
 def as_json(task: RunTask) -> str:

@@ -163,7 +163,9 @@ def _ended(job: JobView, pod: PodView, uid: str, run: int) -> Ended:
         # A moved branch is nobody's failure: the report describes the new head, and its gates are looked at again.
         lost = problem.retry or problem.reason == HEAD_MOVED
         result = RunResult.LOST if lost else RunResult.FAILED
-        return Ended(result, problem.reason, problem.message, agent.exit_code, report)
+        # A container that was told not to start the agent ends with 0, which is no agent's exit code.
+        code = agent.exit_code if report.agent_started else None
+        return Ended(result, problem.reason, problem.message, code, report)
     if AGENT_CONTAINER not in pod.containers:
         return Ended(RunResult.SUCCEEDED, "Looked", "", None, report)
     if not report.agent_started:

@@ -230,7 +230,7 @@ def _system_prompt(session: Session, path: str, base: str) -> bytes:
         raise problems.RunProblemError(
             "PromptFileNotFound",
             f"{path}, the agent's systemPromptFile, {state} at the base commit {base}: commit it to "
-            f"{session.task.base_branch} and create the item anew, or correct the Pipeline",
+            f"{session.task.base_branch} (or correct the path in the Pipeline) and create the WorkItem anew",
         )
     if len(content) > SYSTEM_PROMPT_BYTES:
         raise problems.RunProblemError("PromptFileTooLarge", f"{path} is larger than 1 MiB at the base commit {base}")
