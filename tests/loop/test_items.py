@@ -82,6 +82,7 @@ async def test_a_name_used_again_is_another_item(lab: Lab) -> None:
     assert first != second
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("together", [True, False], ids=["created at once", "one after the other"])
 @pytest.mark.parametrize("branch", ["feature/shared", "feature/a,b=c"])
 async def test_a_branch_belongs_to_one_item_at_a_time(lab: Lab, together: bool, branch: str) -> None:

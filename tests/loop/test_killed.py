@@ -114,8 +114,9 @@ async def killed(folder: Path, log: Log, number: int, cut: Cut) -> Story:
         return await finish(lab)
 
 
-# What a write leaves behind is what the next one finds, but for what the cluster did in between: slow, and rarely news.
-@pytest.mark.parametrize("moment", ["before", pytest.param("after", marks=pytest.mark.slow)])
+# The pure twin, a kill at every boundary of a simulated world, is part of make check: tests/unit/core/test_kills.py.
+@pytest.mark.slow
+@pytest.mark.parametrize("moment", ["before", "after"])
 def test_an_operator_may_die_at_any_write(tmp_path: Path, log: Log, moment: str) -> None:
     """What a dead operator leaves behind is the state of the cluster, so another one is started on every such state."""
     with asyncio.Runner(loop_factory=VirtualLoop) as runner:
