@@ -56,6 +56,8 @@ class Resource:
 
 
 WORKITEMS = Resource(GROUP, VERSION, "workitems")
+UNFINISHED = "status.phase!=Done,status.phase!=Aborted"
+"""Field selector of the WorkItems that are not over: what is over costs the operator nothing."""
 REPOSITORIES = Resource(GROUP, VERSION, "repositories")
 PIPELINES = Resource(GROUP, VERSION, "pipelines")
 DECISIONS = Resource(GROUP, VERSION, "decisions")

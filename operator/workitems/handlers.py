@@ -12,7 +12,7 @@ from typing import Any
 
 import kopf
 
-from workitems import storages
+from workitems import cluster, storages
 from workitems.api import GROUP, VERSION
 from workitems.api.run import ITEM_LABEL
 
@@ -54,6 +54,6 @@ def configure(settings: kopf.OperatorSettings) -> None:
     settings.persistence.diffbase_storage = storages.NoDiffBase()
     settings.persistence.progress_storage = storages.NoProgress()
     # What is over is not watched: memory stays flat in the number of finished items.
-    settings.watching.field_selectors[GROUP, "workitems"] = "status.phase!=Done,status.phase!=Aborted"
+    settings.watching.field_selectors[GROUP, "workitems"] = cluster.UNFINISHED
     settings.watching.label_selectors["", "pods"] = ITEM_LABEL
     settings.watching.label_selectors["batch", "jobs"] = ITEM_LABEL

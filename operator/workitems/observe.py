@@ -190,7 +190,7 @@ class Observer:
         if item.status.stage != stages.CREATED or repository is None:
             return None
         branch = stages.branch_of(item)
-        selector = f"status.branch={_escaped(branch)},status.phase!=Done,status.phase!=Aborted"
+        selector = f"status.branch={_escaped(branch)},{cluster.UNFINISHED}"
         for scope in self._served or (None,):
             async for other in self._api.list(cluster.WORKITEMS, scope, field_selector=selector):
                 # Not parsed: an item that cannot be read owns its branch all the same.

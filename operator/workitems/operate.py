@@ -20,8 +20,6 @@ from workitems.settings import Settings
 
 log = structlog.get_logger(__name__)
 
-UNFINISHED = "status.phase!=Done,status.phase!=Aborted"
-
 
 Clock = Callable[[], datetime]
 """The time of day, in UTC."""
@@ -87,7 +85,7 @@ class Operator:
 
     async def _unfinished(self) -> AsyncIterator[tuple[str, cluster.JSONObject]]:
         for namespace in self._settings.watch_namespaces or (None,):
-            async for body in self._api.list(cluster.WORKITEMS, namespace, field_selector=UNFINISHED):
+            async for body in self._api.list(cluster.WORKITEMS, namespace, field_selector=cluster.UNFINISHED):
                 yield f"{body['metadata']['namespace']}/{body['metadata']['name']}", body
 
     async def _sweep(self) -> None:

@@ -28,7 +28,6 @@ def job(name: str, body: JSON | None, pods: list[JSON]) -> JobView:
         uid=metadata["uid"],
         owner_uid=owners[0] if owners else "",
         failed=failed,
-        deleting="deletionTimestamp" in metadata,
         pod=pod(newest) if newest is not None else None,
     )
 

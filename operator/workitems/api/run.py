@@ -8,7 +8,7 @@ hostile input to the operator, because an agent shaped what it describes.
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -159,7 +159,3 @@ class RunReport(Model):
     def parse(cls, text: str) -> RunReport:
         """Read a termination message. Raises pydantic.ValidationError for all that is not a report."""
         return cls.model_validate_json(text)
-
-
-Container = Literal["runner", "agent"]
-JSON = dict[str, Any]

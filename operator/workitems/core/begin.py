@@ -10,7 +10,7 @@ from datetime import timedelta
 from decimal import Decimal
 
 from workitems.api import CurrentRun, GateResult, Phase, RunResult, Stage, WorkItemStatus, duration
-from workitems.core import manifests, outcomes, stages
+from workitems.core import manifests, outcomes
 from workitems.core.conditions import FINISHED, WAITS_FOR_PEOPLE
 from workitems.core.draft import Draft
 from workitems.core.facts import Problem
@@ -176,8 +176,3 @@ def _limit(draft: Draft, reason: str, used: str, field: str) -> tuple[str, str]:
         f'-p \'{{"spec": {{"limits": {{"{field}": {value}}}}}}}\''
     )
     return reason, f"{used}. Raise it: {raise_it}. Then: {outcomes.retry_command(draft)}"
-
-
-def agent_timeout(draft: Draft, agent: str) -> timedelta:
-    """How long the agent may work."""
-    return duration(stages.agent_of(draft.spec, agent).timeout or manifests.DEFAULT_TIMEOUT)

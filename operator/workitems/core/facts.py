@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any
 
 from workitems.api import Decision, PipelineSpec, Repository, WorkItem
 
@@ -95,7 +94,6 @@ class JobView:
     owner_uid: str = ""
     failed: str = ""
     """Reason of the Job's Failed condition, e.g. DeadlineExceeded."""
-    deleting: bool = False
     pod: PodView | None = None
 
     @property
@@ -135,6 +133,3 @@ class Facts:
     def uid(self) -> str:
         """The item's uid."""
         return self.item.metadata.uid
-
-
-JSON = dict[str, Any]
