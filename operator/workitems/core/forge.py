@@ -1,0 +1,81 @@
+"""What a forge says about a branch, as values: pull requests, checks, the outcome of a merge.
+
+Every forge words these things differently; the modules of `integrations/` translate into these words, and everything
+that decides knows only them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class PullRequest:
+    """One pull request of the item's branch into its base."""
+
+    number: int
+    url: str
+    state: Literal["open", "merged", "closed"]
+    head: str
+    """The commit that the forge has for its head branch."""
+    base: str
+    """Name of the base branch."""
+    merge_commit: str | None = None
+    mergeable: bool | None = None
+    """None: the forge has not found out yet."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """The newest status of one context at one commit."""
+
+    context: str
+    state: Literal["success", "failure", "pending"]
+    url: str = ""
+    description: str = ""
+
+
+@dataclass(frozen=True)
+class Checks:
+    """All contexts of one commit, each once, with its newest status; none: nobody has reported anything."""
+
+    commit: str
+    contexts: tuple[Check, ...] = ()
+
+
+class MergeResult(StrEnum):
+    """How an attempt to merge ended; an attempt that got no answer is errors.Transient and has no result."""
+
+    MERGED = "Merged"
+    HEAD_MOVED = "HeadMoved"
+    """The head is not the commit that was named: nothing was merged."""
+    CONFLICT = "Conflict"
+    """The branch does not merge into its base, or (fast-forward-only) the base has commits that it lacks."""
+    REFUSED = "Refused"
+    """The forge's own rules forbid it: protection, required approvals, a closed pull request."""
+
+
+@dataclass(frozen=True)
+class MergeOutcome:
+    """The end of one attempt to merge."""
+
+    result: MergeResult
+    commit: str | None = None
+    """The merge commit, where it was merged."""
+    message: str = ""
+    """What the forge said, cut, for a person."""
+
+
+@dataclass(frozen=True)
+class Review:
+    """A person's review in the forge: the newest of each reviewer that is an approval or a request for changes."""
+
+    id: int
+    user: str
+    state: Literal["approved", "changes_requested"]
+    commit: str
+    body: str
+    submitted_at: datetime

@@ -1,0 +1,59 @@
+"""What the operator needs from a server of pull requests, whatever its name.
+
+Every method may be repeated: what exists is found instead of made again. Another forge is one new module that
+implements `Forge`, and one key of `Repository.spec.forge`.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, Protocol
+
+from workitems.core.forge import Checks, MergeOutcome, PullRequest, Review
+
+Method = Literal["merge", "squash", "rebase", "fast-forward-only"]
+
+
+class Forge(Protocol):
+    """One repository on a forge. All methods raise errors.Transient and errors.Permanent."""
+
+    async def find(self, branch: str, base: str) -> PullRequest | None:
+        """The pull request of `branch` of this very repository into `base`: the open one, else the newest other."""
+
+    async def get(self, number: int) -> PullRequest:
+        """One pull request by its number."""
+
+    async def head(self, branch: str) -> str | None:
+        """The commit of a branch; None: there is no such branch."""
+
+    async def ahead(self, base: str, head: str) -> int:
+        """How many commits of `head` (branch or commit) are not in `base`; 0: there is nothing to merge."""
+
+    async def ensure(self, branch: str, base: str, *, title: str, body: str) -> PullRequest:
+        """The open pull request of `branch` into `base`, created where there is none; its title and body kept right."""
+
+    async def update(self, number: int, *, title: str, body: str) -> None:
+        """Bring an open pull request's title and body up to date; nothing is sent if they are right already."""
+
+    async def close(self, number: int) -> None:
+        """Close without merging; a closed or merged one stays as it is."""
+
+    async def checks(self, commit: str) -> Checks:
+        """All contexts of a commit, all pages, the newest status of each."""
+
+    async def merge(self, number: int, commit: str, method: Method, *, delete_branch: bool) -> MergeOutcome:
+        """Merge if the head is `commit`, which the forge itself checks; one that is merged already is a success."""
+
+    async def update_branch(self, number: int, style: Literal["merge", "rebase"]) -> None:
+        """Bring the base's new commits into the branch; errors.Permanent with reason Conflict where that fails."""
+
+    async def comment(self, number: int, marker: str, body: str) -> str:
+        """The id of the one comment with the hidden `marker`, created or brought up to date."""
+
+    async def reviews(self, number: int) -> tuple[Review, ...]:
+        """The newest review of every person that is an approval or a request for changes and not dismissed."""
+
+    async def ensure_webhook(self, url: str, secret: str) -> None:
+        """The one webhook that sends this repository's events to `url`, created or repaired."""
+
+    async def close_client(self) -> None:
+        """Let go of connections."""
