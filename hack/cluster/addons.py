@@ -1,4 +1,4 @@
-"""Cluster DNS and volumes: what people expect of every cluster, run as processes of the machine.
+"""Cluster DNS, volumes and NetworkPolicies: what people expect of every cluster, run as processes of the machine.
 
 In a pod each would need an image; as processes they need only their binary and a kubeconfig of their own, with no more
 rights than the pods would have.
@@ -11,16 +11,16 @@ import string
 from pathlib import Path
 
 from hack.cluster import network, node, probe, shell
-from hack.cluster.layout import DNS_HEALTH_PORT, DNS_PORT, DNS_READY_PORT, DOMAIN, Layout
+from hack.cluster.layout import DNS_HEALTH_PORT, DNS_PORT, DNS_READY_PORT, DOMAIN, NODE, Layout
 from hack.cluster.processes import Part
 
 _MANIFESTS = Path(__file__).parent / "manifests"
 
 
 def apply_manifests(kubectl: list[str]) -> None:
-    """What DNS and volumes need in the API."""
+    """What DNS, volumes and NetworkPolicies need in the API."""
     values = {"DNS_SERVICE_IP": network.DNS_SERVICE_IP, "DNS_PORT": str(DNS_PORT), "NODE_IP": network.NODE_IP}
-    for name in ("dns.yaml", "storage.yaml"):
+    for name in ("dns.yaml", "storage.yaml", "policies.yaml"):
         text = string.Template((_MANIFESTS / name).read_text()).substitute(values)
         shell.run(
             [*kubectl, "apply", "--server-side", "--force-conflicts", "--field-manager=hack-cluster", "-f", "-"],
@@ -29,8 +29,8 @@ def apply_manifests(kubectl: list[str]) -> None:
 
 
 def parts(layout: Layout, node_image: str) -> list[Part]:
-    """CoreDNS and the volume provisioner."""
-    return [_dns(layout), _volumes(layout, node_image)]
+    """CoreDNS, the volume provisioner, and what enforces NetworkPolicies where the kernel can."""
+    return [_dns(layout), _volumes(layout, node_image), *_policies(layout)]
 
 
 def _dns(layout: Layout) -> Part:
@@ -100,3 +100,19 @@ def _volumes(layout: Layout, node_image: str) -> Part:
     )  # fmt: skip
     # It has no address to ask; that it goes on living is what can be known.
     return Part("local-path-provisioner", argv, lambda: True, configuration=config + json.dumps(pod))
+
+
+def _policies(layout: Layout) -> list[Part]:
+    """kube-router as a firewall only: routes and Services are the bridge's and kube-proxy's."""
+    if not network.has_sets():
+        shell.say("this kernel has no ip sets: NetworkPolicies are accepted and not enforced")
+        return []
+    argv = (
+        str(layout.programs.kube_router),
+        "--run-firewall=true", "--run-router=false", "--run-service-proxy=false",
+        "--kubeconfig", str(layout.kubeconfig_of("kube-router")),
+        "--hostname-override", NODE,
+        f"--service-cluster-ip-range={network.SERVICES}",
+        "--health-port=0",
+    )  # fmt: skip
+    return [Part("kube-router", argv, network.has_policy_rules, configuration=network.PODS)]

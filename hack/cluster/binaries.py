@@ -44,6 +44,9 @@ KUBE = Module("kube", {"kube": ".", "pause": "./pause", "volume": "./volume"}, "
 KUBECTL = Module("kube", {"kubectl": "k8s.io/kubernetes/cmd/kubectl"}, "2 minutes")
 COREDNS = Module("coredns", {"coredns": "."}, "2 minutes")
 LOCAL_PATH = Module("local-path", {"local-path-provisioner": "github.com/rancher/local-path-provisioner"}, "2 minutes")
+KUBE_ROUTER = Module(
+    "kube-router", {"kube-router": "github.com/cloudnativelabs/kube-router/v2/cmd/kube-router"}, "2 minutes"
+)
 KIND = Module("kind", {"kind": "sigs.k8s.io/kind"}, "1 minute")
 
 
@@ -56,6 +59,7 @@ class Binaries:
     volume: Path
     coredns: Path
     local_path: Path
+    kube_router: Path
     kubectl: Path
 
 
@@ -83,6 +87,7 @@ def local_cluster(cache: Path) -> Binaries:
         volume=kube / "volume",
         coredns=build(COREDNS, cache) / "coredns",
         local_path=build(LOCAL_PATH, cache) / "local-path-provisioner",
+        kube_router=build(KUBE_ROUTER, cache) / "kube-router",
         kubectl=kubectl,
     )
 

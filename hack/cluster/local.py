@@ -160,6 +160,7 @@ class LocalCluster:
         order = [
             "kubelet",
             "proxy",
+            "kube-router",
             "local-path-provisioner",
             "coredns",
             "scheduler",

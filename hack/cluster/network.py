@@ -82,12 +82,23 @@ def remove(state: Path) -> None:
             # too.
             for table in ("mangle", "raw", "filter", "nat"):
                 _remove_rules(program, table)
+        _remove_sets()
     if shell.find("ip"):
         ports = shell.attempt(["ip", "-o", "link", "show", "master", BRIDGE]).stdout
         for name in re.findall(r"^\d+: ([^@:]+)", ports, re.MULTILINE):
             shell.attempt(["ip", "link", "delete", name])
         shell.attempt(["ip", "link", "delete", BRIDGE])
     _restore_sysctls(state / "sysctls.json")
+
+
+def has_sets() -> bool:
+    """Whether the kernel has ip sets, which NetworkPolicies are enforced with."""
+    return shell.attempt(["ipset", "list", "-name"]).returncode == 0
+
+
+def has_policy_rules() -> bool:
+    """Whether kube-router has made its first rules."""
+    return shell.attempt(["iptables", "-w", "-S", "KUBE-ROUTER-FORWARD"]).returncode == 0
 
 
 def refuse_other_kubernetes() -> None:
@@ -133,6 +144,14 @@ def _remove_rules(program: str, table: str) -> None:
     script += [f"-F {chain}" for chain in ours] + [f"-X {chain}" for chain in ours]
     if script:
         shell.run([f"{program}-restore", "-w", "--noflush"], stdin="\n".join([f"*{table}", *script, "COMMIT", ""]))
+
+
+def _remove_sets() -> None:
+    """kube-router's sets of addresses: nothing refers to them once the rules are gone."""
+    if shell.find("ipset"):
+        for name in shell.attempt(["ipset", "list", "-name"]).stdout.split():
+            if name.startswith(("KUBE-", "kube-router-", "inet6:KUBE-", "inet6:kube-router-")):
+                shell.attempt(["ipset", "destroy", name])
 
 
 def _remember_sysctls(file: Path) -> None:

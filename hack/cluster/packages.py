@@ -20,6 +20,7 @@ NODE = {
     "iptables": "iptables",
     "iptables-save": "iptables",
     "ip": "iproute2",
+    "ipset": "ipset",
     "openssl": "openssl",
     "setsid": "util-linux",
 }

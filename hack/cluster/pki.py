@@ -26,12 +26,17 @@ USERS = {
     "kubelet": "/O=system:nodes/CN=system:node:{node}",
     "coredns": "/CN=system:coredns",
     "local-path": "/CN=system:local-path-provisioner",
+    "kube-router": "/CN=system:kube-router",
 }
 
 
 def ensure(folder: Path, node: str, addresses: list[str]) -> None:
     """Make all keys and certificates, valid for these addresses of the API server, the kubelet and etcd."""
     if (folder / _COMPLETE).exists():
+        # A cluster that an earlier version made lacks the parts that came later.
+        for name, subject in USERS.items():
+            if not (folder / f"{name}.crt").exists():
+                _certificate(folder, name, subject.format(node=node))
         return
     shell.say("making keys and certificates")
     shutil.rmtree(folder, ignore_errors=True)
