@@ -46,6 +46,18 @@ class Checks:
     contexts: tuple[Check, ...] = ()
 
 
+@dataclass(frozen=True)
+class Commit:
+    """One commit, as a person recognises it."""
+
+    id: str
+    subject: str
+    """The first line of its message."""
+    author: str = ""
+    files: tuple[str, ...] = ()
+    """What it touched, where the forge says so."""
+
+
 class MergeResult(StrEnum):
     """How an attempt to merge ended; an attempt that got no answer is errors.Transient and has no result."""
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Literal, Protocol
 
-from workitems.core.forge import Checks, MergeOutcome, PullRequest, Review
+from workitems.core.forge import Checks, Commit, MergeOutcome, PullRequest, Review
 
 Method = Literal["merge", "squash", "rebase", "fast-forward-only"]
 
@@ -27,6 +27,9 @@ class Forge(Protocol):
 
     async def ahead(self, base: str, head: str) -> int:
         """How many commits of `head` (branch or commit) are not in `base`; 0: there is nothing to merge."""
+
+    async def commits(self, base: str, head: str, most: int = 20) -> tuple[Commit, ...]:
+        """The newest `most` commits of `head` (branch or commit) that are not in `base`, newest first, with files."""
 
     async def ensure(self, branch: str, base: str, *, title: str, body: str) -> PullRequest:
         """The open pull request of `branch` into `base`, created where there is none; its title and body kept right."""
