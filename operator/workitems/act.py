@@ -10,7 +10,6 @@ from typing import Any
 
 from workitems import cluster
 from workitems.api import API_VERSION, WorkItem, WorkItemStatus
-from workitems.api.run import ITEM_LABEL
 from workitems.core import manifests
 from workitems.core.plan import (
     Acknowledge,
@@ -21,6 +20,7 @@ from workitems.core.plan import (
     EnsureSnapshot,
     ReleaseJobs,
 )
+from workitems.protocol import ITEM_LABEL
 
 
 class Actor:

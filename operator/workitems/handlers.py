@@ -14,7 +14,7 @@ import kopf
 
 from workitems import cluster, storages
 from workitems.api import GROUP, VERSION
-from workitems.api.run import ITEM_LABEL
+from workitems.protocol import ITEM_LABEL
 
 Add = Callable[[str], None]
 

@@ -16,8 +16,8 @@ from typing import Any
 
 from tests.loop.store import JOBS, JSON, PODS, Change, Kind, Store
 from tests.unit.core.world import Branch, End, good
-from workitems.api import RunReport, RunTask, Usage
-from workitems.api import run as protocol
+from workitems import protocol
+from workitems.api import RunReport, RunTask
 
 START_SECONDS = 1.0
 RUN_SECONDS = 20.0
@@ -221,10 +221,15 @@ class Kubelet:
     def _work(self, uid: str, task: RunTask, end: End) -> RunReport:
         """The runner: the agent's files become a commit, unless somebody else has moved the branch."""
         branch, seen = self.branch(task.url, task.branch), self.seen_heads[uid]
-        facts: JSON = {"run": task.run, "uid": task.uid, "agentStarted": True, "usage": Usage(cost_usd=end.cost)}
+        facts: JSON = {
+            "run": task.run,
+            "uid": task.uid,
+            "agent_started": True,
+            "usage": protocol.Usage(cost_usd=end.cost),
+        }
         if branch.head != seen or (task.expected_head != seen and seen not in branch.ours):
             problem = protocol.Problem(reason="HeadMoved", message="somebody pushed")
-            return RunReport.model_validate({**facts, **branch.describe(task), "problem": problem})
+            return RunReport(**{**facts, **branch.describe(task), "problem": problem})
         files = {path: text for path, text in branch.files.items() if path not in task.remove}
         for path, text in end.writes.items():
             where = path.lstrip("/") if path.startswith("/") else f"{task.documents}/{path}"
@@ -233,7 +238,7 @@ class Kubelet:
                 files[where] = text
         branch.commit(files, ours=True)
         pushed = branch.head != seen
-        return RunReport.model_validate({**facts, **branch.describe(task), "committed": pushed, "pushed": pushed})
+        return RunReport(**{**facts, **branch.describe(task), "committed": pushed, "pushed": pushed})
 
     def _containers(self, pod: JSON) -> list[str]:
         spec = pod["spec"]
@@ -257,4 +262,4 @@ class Kubelet:
 
 
 def _task(pod: JSON) -> RunTask:
-    return RunTask.model_validate_json(pod["metadata"]["annotations"][protocol.TASK_ANNOTATION])
+    return RunTask.loads(pod["metadata"]["annotations"][protocol.TASK_ANNOTATION])

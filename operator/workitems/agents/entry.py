@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from workitems.api.run import ALIVE_FIFO, EXCHANGE, GO_FILE, PROMPT_FILE, STOP_FILE
+from workitems.protocol import ALIVE_FIFO, EXCHANGE, GO_FILE, PROMPT_FILE, STOP_FILE
 
 TIMED_OUT = 124
 MISSING = 127

@@ -1,6 +1,6 @@
-"""The contract: pydantic models of the four kinds, and of what a Job and the operator say to each other.
+"""The contract: pydantic models of the four kinds; `workitems.crd` generates crds/ from them.
 
-`workitems.crd` generates crds/ from these models; nothing else defines a field.
+Beside them stands what a Job and the operator say to each other, which is defined in `workitems.protocol`.
 """
 
 from workitems.api.common import (
@@ -18,7 +18,6 @@ from workitems.api.common import (
 from workitems.api.decision import Acknowledgement, Action, Decision, DecisionSpec, DecisionStatus
 from workitems.api.pipeline import Agent, CommandGate, Gate, Outcome, Pipeline, PipelineLimits, PipelineSpec, Stage
 from workitems.api.repository import CommitIdentity, Repository, RepositorySpec, Worktree
-from workitems.api.run import Excerpt, Problem, RunKind, RunReport, RunTask, Verdict
 from workitems.api.workitem import (
     DECISIONS_KEPT,
     EFFECTS_KEPT,
@@ -41,6 +40,7 @@ from workitems.api.workitem import (
     WorkItemSpec,
     WorkItemStatus,
 )
+from workitems.protocol import Excerpt, Problem, RunKind, RunReport, RunTask, Verdict
 
 __all__ = [
     "API_VERSION",

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 from typing import Any
 
+from workitems import protocol
 from workitems.api import (
     API_VERSION,
     Agent,
@@ -25,7 +26,6 @@ from workitems.api import (
     WorkItemStatus,
     duration,
 )
-from workitems.api import run as protocol
 from workitems.core import pods, stages
 from workitems.core.facts import Facts, PipelineView
 from workitems.core.prompts import prompt
@@ -132,7 +132,7 @@ def _common(facts: Facts, status: WorkItemStatus) -> dict[str, Any]:
         "base_commit": status.base_commit,
         "expected_head": status.head,
         "adopt_branch": item.spec.adopt_branch,
-        "commit": repository.spec.commit,
+        "commit": protocol.Author(name=repository.spec.commit.name, email=repository.spec.commit.email),
         "documents": paths.documents,
         "watch": paths.watched(),
     }

@@ -13,9 +13,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from workitems import protocol
 from workitems.agents import entry
 from workitems.api import Agent, CommandGate, Repository, RunTask, WorkItem
-from workitems.api import run as protocol
 from workitems.api.agent import Volume
 from workitems.core.facts import Defaults, Facts
 
@@ -103,7 +103,7 @@ def _placement(agent: Agent) -> Agent:
 
 def as_json(task: RunTask) -> str:
     """The task as the annotation carries it."""
-    return task.model_dump_json(by_alias=True, exclude_none=True)
+    return task.dumps()
 
 
 def _pod_spec(defaults: Defaults, agent: Agent) -> dict[str, Any]:

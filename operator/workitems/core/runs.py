@@ -13,8 +13,8 @@ from datetime import datetime, timedelta
 from pydantic import ValidationError
 
 from workitems.api import MESSAGE_LIMIT, RunReport, RunResult
-from workitems.api.run import AGENT_CONTAINER, REPORT_LIMIT, RUNNER_CONTAINER
 from workitems.core.facts import ContainerView, JobView, PodView
+from workitems.protocol import AGENT_CONTAINER, REPORT_LIMIT, RUNNER_CONTAINER
 
 HEAD_MOVED = "HeadMoved"
 """The runner's word for a branch that somebody else pushed to."""
@@ -226,7 +226,7 @@ def _report(runner: ContainerView, uid: str, run: int) -> RunReport | None:
     if len(runner.message.encode(errors="replace")) > REPORT_LIMIT:
         return None
     try:
-        report = RunReport.parse(runner.message)
+        report = RunReport.strictly(runner.message)
     except ValidationError:
         return None
     # A report of another run (a copied pod, a forged message) says nothing about this one.
@@ -280,7 +280,7 @@ def _gate_ended(job: JobView, pod: PodView) -> GateEnded:
 
 def _checkout_problem(checkout: ContainerView) -> str:
     try:
-        problem = RunReport.parse(checkout.message).problem
+        problem = RunReport.strictly(checkout.message).problem
     except ValidationError:
         return " ".join(checkout.message.split())[-300:]
     return f"{problem.reason}: {problem.message}" if problem is not None else ""

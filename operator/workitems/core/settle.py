@@ -19,10 +19,10 @@ from workitems.api import (
     RunReport,
     RunResult,
 )
-from workitems.api.run import AGENT_CONTAINER, RUNNER_CONTAINER
 from workitems.api.workitem import Stopping
 from workitems.core import begin, gates, history, outcomes, runs, stages
 from workitems.core.draft import DELETE_JOB, Draft
+from workitems.protocol import AGENT_CONTAINER, RUNNER_CONTAINER
 
 LOOK_AGAIN = timedelta(seconds=60)
 """How often a run is looked at should every event about its pod be lost."""

@@ -4,8 +4,8 @@
     python -m workitems runner look      report what the branch's head is now, after a push by a person
     python -m workitems runner gate      before a gate's command: a clone of exactly the commit to judge
 
-It needs git, the standard library and pydantic; it never imports kopf or a Kubernetes client, because a run waits
-for its start. What the agent left in the tree is hostile: see `tree.py` and `publish.py` for what that means.
+It needs git and the standard library, nothing else, because a run waits for its start. What the agent left in the
+tree is hostile: see `tree.py` and `publish.py` for what that means.
 """
 
 from workitems.runner.program import main

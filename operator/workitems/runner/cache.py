@@ -21,7 +21,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from workitems.api.run import RunTask
+from workitems.protocol import RunTask
 from workitems.runner import problems, tree
 from workitems.runner.git import Git
 from workitems.runner.places import Patience, Places

@@ -19,7 +19,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 
-from workitems.api.run import PROMPT_FILE, SYSTEM_PROMPT_FILE, RunTask
+from workitems.protocol import PROMPT_FILE, SYSTEM_PROMPT_FILE, RunTask
 from workitems.runner import facts, problems, remote, tree
 from workitems.runner.cache import Branches, Cache
 from workitems.runner.exchange import Exchange, Termination

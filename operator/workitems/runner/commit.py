@@ -22,7 +22,7 @@ import stat
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from workitems.api.run import RunTask
+from workitems.protocol import RunTask
 from workitems.runner import problems, tree
 from workitems.runner.facts import inside, within
 from workitems.runner.git import Git

@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 from types import FrameType
 
-from workitems.api import run
+from workitems import protocol
 
 log = logging.getLogger("runner")
 
@@ -73,17 +73,17 @@ class Exchange:
 
     def go(self) -> None:
         """Let the agent start. From now on `wait` can tell whether it is there."""
-        fifo = self.folder / run.ALIVE_FIFO
+        fifo = self.folder / protocol.ALIVE_FIFO
         os.mkfifo(fifo)
         fifo.chmod(0o666)  # the other container may run as another user of the same group
         # Before `go`: the entry's opening for writing waits for a reader.
         self._alive = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        self.put(run.GO_FILE, b"")
+        self.put(protocol.GO_FILE, b"")
         self.decided = True
 
     def stop(self, reason: str) -> None:
         """Keep the agent from starting; its log gets the reason."""
-        self.put(run.STOP_FILE, f"{reason}\n".encode(errors="replace"))
+        self.put(protocol.STOP_FILE, f"{reason}\n".encode(errors="replace"))
         self.decided = True
 
     def wait(self, hello_seconds: float, parting_seconds: float, termination: Termination) -> bool:

@@ -11,8 +11,8 @@ import dataclasses
 import hashlib
 from collections.abc import Iterable
 
-from workitems.api.run import Excerpt, Hash, NotFetched, RunTask, Verdict
 from workitems.core import verdicts
+from workitems.protocol import Excerpt, Hash, NotFetched, RunTask, Verdict
 from workitems.runner.git import Git
 from workitems.runner.worktree import GITLINK, REGULAR, records
 

@@ -6,7 +6,7 @@ import dataclasses
 import re
 from pathlib import Path
 
-from workitems.api import run
+from workitems import protocol
 
 TERMINATION_LOG = "/dev/termination-log"
 SAFE_NAME = re.compile(r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$")
@@ -16,23 +16,23 @@ SAFE_NAME = re.compile(r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$")
 class Places:
     """The mount points of the pod. `allow_file` lets tests use a repository of the local disk as the remote."""
 
-    task_file: Path = Path(run.TASK_FILE)
-    exchange: Path = Path(run.EXCHANGE)
-    credentials: Path = Path(run.CREDENTIALS)
-    ca_file: Path = Path(run.CA_FILE)
-    volume: Path = Path(run.VOLUME)
+    task_file: Path = Path(protocol.TASK_FILE)
+    exchange: Path = Path(protocol.EXCHANGE)
+    credentials: Path = Path(protocol.CREDENTIALS)
+    ca_file: Path = Path(protocol.CA_FILE)
+    volume: Path = Path(protocol.VOLUME)
     report: Path = Path(TERMINATION_LOG)
     allow_file: bool = False
 
-    def git_dir(self, task: run.RunTask) -> Path:
-        """The bare repository: `run.git_dir` under this volume."""
-        return self.volume / Path(run.git_dir(task.repository)).relative_to(run.VOLUME)
+    def git_dir(self, task: protocol.RunTask) -> Path:
+        """The bare repository: `protocol.git_dir` under this volume."""
+        return self.volume / Path(protocol.git_dir(task.repository)).relative_to(protocol.VOLUME)
 
-    def tree(self, task: run.RunTask) -> Path:
-        """The item's worktree: `run.tree_dir` under this volume."""
-        return self.volume / Path(run.tree_dir(task.repository, task.item)).relative_to(run.VOLUME)
+    def tree(self, task: protocol.RunTask) -> Path:
+        """The item's worktree: `protocol.tree_dir` under this volume."""
+        return self.volume / Path(protocol.tree_dir(task.repository, task.item)).relative_to(protocol.VOLUME)
 
-    def locks(self, task: run.RunTask) -> Path:
+    def locks(self, task: protocol.RunTask) -> Path:
         """The folder of the lock files: beside the repository, where no agent's mount reaches."""
         return self.git_dir(task).parent
 

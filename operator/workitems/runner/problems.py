@@ -11,8 +11,8 @@ import dataclasses
 import errno
 import re
 
-from workitems.api.run import Problem
 from workitems.errors import WorkItemsError
+from workitems.protocol import Problem
 
 MESSAGE_CHARACTERS = 1000
 

@@ -13,15 +13,14 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
-import pydantic
-
-from workitems.api.run import Problem, RunKind, RunReport, RunTask
+from workitems.protocol import Problem, RunKind, RunReport, RunTask
 from workitems.runner import checkout, facts, problems, report
 from workitems.runner.exchange import Exchange, TerminatedError, Termination
 from workitems.runner.places import SAFE_NAME, TERMINATION_LOG, Patience, Places
 from workitems.runner.publish import Published, publish
+from workitems.wire import UnreadableError
 
 log = logging.getLogger("runner")
 
@@ -92,7 +91,7 @@ class Runner:
         if session is not None:
             outcome.attempt(lambda: checkout.bring_exactly(session))
         report_of = RunReport(run=task.run, uid=task.uid, base_commit=task.base_commit, head=task.expected_head)
-        return report_of if outcome.problem is None else report_of.model_copy(update={"problem": outcome.problem})
+        return report_of if outcome.problem is None else dataclasses.replace(report_of, problem=outcome.problem)
 
     def _session(self, task: RunTask, outcome: _Outcome) -> checkout.Session | None:
         return outcome.attempt(lambda: checkout.Session.open(task, self.places, self.patience, self.termination))
@@ -102,7 +101,7 @@ class Runner:
     ) -> RunReport:
         """The report about the branch as the remote has it, and about what this run did."""
         head = outcome.head
-        update: dict[str, object] = {"base_commit": outcome.base or task.base_commit}
+        update: dict[str, Any] = {"base_commit": outcome.base or task.base_commit}
         if published is not None:
             head = published.head
             if published.problem is not None:
@@ -120,7 +119,7 @@ class Runner:
             if found is not None:
                 update |= {field.name: getattr(found, field.name) for field in dataclasses.fields(found)}
         update["problem"] = outcome.problem
-        return RunReport(run=task.run, uid=task.uid).model_copy(update=update)
+        return RunReport(run=task.run, uid=task.uid, **update)
 
     def _facts(self, session: checkout.Session, head: str) -> facts.Facts:
         if not session.cache.has(head):
@@ -184,12 +183,11 @@ def read_task(path: Path, kind: RunKind) -> RunTask:
     """Read the task. Raises RunProblemError with a sentence that does not repeat the task's texts."""
     try:
         with path.open("rb") as file:
-            task = RunTask.model_validate_json(file.read(TASK_BYTES))
+            task = RunTask.loads(file.read(TASK_BYTES))
     except OSError as error:
         raise problems.RunProblemError("TaskUnreadable", f"the task {path} cannot be read: {error.strerror}") from error
-    except pydantic.ValidationError as error:
-        places = ", ".join(".".join(map(str, entry["loc"])) or entry["type"] for entry in error.errors()[:5])
-        raise problems.RunProblemError("TaskUnreadable", f"the task {path} is not a task: {places}") from error
+    except UnreadableError as error:
+        raise problems.RunProblemError("TaskUnreadable", f"the task {path} is not a task: {error}") from error
     if task.kind is not kind:
         raise problems.RunProblemError(
             "TaskUnreadable", f"the task is for {task.kind.value}, the command for {kind.value}"

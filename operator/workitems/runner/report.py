@@ -6,11 +6,12 @@ not fit is shortened or missing, never the report as a whole: a run without a re
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-from workitems.api.run import REPORT_LIMIT, Excerpt, Problem, RunReport
+from workitems.protocol import REPORT_LIMIT, Excerpt, Problem, RunReport
 from workitems.runner import problems
 
 log = logging.getLogger("runner")
@@ -25,7 +26,7 @@ SHORT_VALUE_CHARACTERS = 20
 def fit(report: RunReport, limit: int = REPORT_LIMIT) -> str:
     """The report as JSON of at most `limit` bytes."""
     full = report
-    report = full.model_copy(update={"verdicts": (), "left_out": (), "excerpts": ()})
+    report = dataclasses.replace(full, verdicts=(), left_out=(), excerpts=())
     if _size(report) > limit:
         report = _indispensable(report)
     for verdict in full.verdicts:
@@ -33,9 +34,9 @@ def fit(report: RunReport, limit: int = REPORT_LIMIT) -> str:
         values = verdict.values[:1] if len(verdict.values) == 1 else verdict.values[:2]
         short = tuple(value if len(values) == 1 else value[:SHORT_VALUE_CHARACTERS] for value in values)
         distinct = short if len(set(short)) == len(short) else values
-        candidates = [verdict, verdict.model_copy(update={"values": distinct})]
+        candidates = [verdict, dataclasses.replace(verdict, values=distinct)]
         for candidate in candidates:
-            longer = report.model_copy(update={"verdicts": (*report.verdicts, candidate)})
+            longer = dataclasses.replace(report, verdicts=(*report.verdicts, candidate))
             if _size(longer) <= limit:
                 report = longer
                 break
@@ -54,7 +55,7 @@ def write(report: RunReport, path: Path) -> None:
 
 def text(report: RunReport) -> str:
     """The report as JSON, absent instead of null, except in `blobs`, where null has its place in the order."""
-    return report.model_dump_json(by_alias=True, exclude_none=True)
+    return report.dumps()
 
 
 def _size(report: RunReport) -> int:
@@ -65,7 +66,7 @@ def _indispensable(report: RunReport) -> RunReport:
     """Shorten the problem's message; where that is not enough, the blobs are too many for any report."""
     if report.problem is not None:
         message = problems.readable(report.problem.message, SHORT_MESSAGE_CHARACTERS)
-        report = report.model_copy(update={"problem": report.problem.model_copy(update={"message": message})})
+        report = dataclasses.replace(report, problem=dataclasses.replace(report.problem, message=message))
     if _size(report) <= REPORT_LIMIT:
         return report
     sentence = (
@@ -73,13 +74,13 @@ def _indispensable(report: RunReport) -> RunReport:
         f"describe: name fewer files in the Pipeline's gates"
     )
     problem = report.problem or Problem(reason="TooManyDocuments", message=sentence)
-    return report.model_copy(update={"blobs": (), "problem": problem})
+    return dataclasses.replace(report, blobs=(), problem=problem)
 
 
 def _with_left_out(report: RunReport, names: Sequence[str], limit: int) -> RunReport:
     start = _size(report)
     for name in names[:LEFT_OUT_NAMES]:
-        longer = report.model_copy(update={"left_out": (*report.left_out, name)})
+        longer = dataclasses.replace(report, left_out=(*report.left_out, name))
         if _size(longer) > min(limit, start + LEFT_OUT_BYTES):
             break
         report = longer
@@ -90,8 +91,8 @@ def _with_excerpt(report: RunReport, excerpt: Excerpt, limit: int) -> RunReport:
     """The report with as much of the excerpt as fits: found by halving, since JSON escapes have their own length."""
 
     def longer(characters: int) -> RunReport:
-        shortened = excerpt.model_copy(update={"text": excerpt.text[:characters]})
-        return report.model_copy(update={"excerpts": (*report.excerpts, shortened)})
+        shortened = dataclasses.replace(excerpt, text=excerpt.text[:characters])
+        return dataclasses.replace(report, excerpts=(*report.excerpts, shortened))
 
     allowed = min(limit, _size(longer(0)) + EXCERPT_BYTES)
     low, high = 0, len(excerpt.text)

@@ -9,8 +9,8 @@ import pytest
 from syrupy.assertion import SnapshotAssertion
 
 from tests.unit.core.world import End, World, one_stage
+from workitems import protocol
 from workitems.api import RunTask
-from workitems.api import run as protocol
 from workitems.core import manifests
 from workitems.core.facts import Defaults
 
@@ -308,7 +308,7 @@ def test_the_description_travels_byte_for_byte_in_an_annotation_that_is_allowed(
     job = run_job(world)
     annotations = job["spec"]["template"]["metadata"]["annotations"]
     assert sum(len(key.encode()) + len(value.encode()) for key, value in annotations.items()) < 256 * 1024
-    task = RunTask.model_validate_json(annotations[protocol.TASK_ANNOTATION])
+    task = RunTask.loads(annotations[protocol.TASK_ANNOTATION])
     assert description.encode() in task.prompt.encode()
 
 

@@ -23,9 +23,9 @@ from tests.unit.core.world import (
     small_pipeline,
 )
 from workitems.api import GateResult, Phase, WorkItem
-from workitems.api.run import Problem
 from workitems.core import begin, manifests, pods
 from workitems.core.facts import Admission, PodView
+from workitems.protocol import Problem
 
 Event = Callable[[World], None]
 

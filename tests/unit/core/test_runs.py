@@ -11,10 +11,10 @@ import pytest
 from tests.unit.core.world import EVICTED, START, End, FakeJob, Killed, World, one_stage, writes
 from workitems import views
 from workitems.api import GateResult, Phase, RunResult
-from workitems.api.run import Problem
 from workitems.core import runs
 from workitems.core.facts import Admission, ContainerView, JobView, PodView
 from workitems.core.facts import Problem as Missing
+from workitems.protocol import Problem
 
 LOST = End(reported=False, exit_code=None)
 

@@ -20,6 +20,7 @@ from typing import Any
 
 import yaml
 
+from workitems import protocol
 from workitems.api import (
     CurrentRun,
     Decision,
@@ -33,11 +34,9 @@ from workitems.api import (
     RunKind,
     RunReport,
     RunTask,
-    Usage,
     WorkItem,
     WorkItemStatus,
 )
-from workitems.api import run as protocol
 from workitems.core import manifests, verdicts
 from workitems.core.decide import decide
 from workitems.core.facts import (
@@ -253,15 +252,17 @@ class Branch:
         if self.head is None:
             return {"base_commit": self.base}
         code = json.dumps(sorted((p, t) for p, t in self.files.items() if not p.startswith(f"{task.documents}/")))
-        excerpts = [{"file": p, "text": self.files[p][:200]} for p in task.excerpts if p in self.files]
+        excerpts = [protocol.Excerpt(p, self.files[p][:200]) for p in task.excerpts if p in self.files]
         return {
             "base_commit": self.base,
             "head": self.head,
             "tree": _sha(json.dumps(sorted(self.files.items()))),
             "code": f"sha256:{hashlib.sha256(code.encode()).hexdigest()}",
-            "blobs": [blob_of(self.files[p]) if p in self.files else None for p in task.watch],
-            "verdicts": [{"file": p, "values": verdicts.find(self.files[p])} for p in task.verdicts if p in self.files],
-            "excerpts": excerpts[:8],
+            "blobs": tuple(blob_of(self.files[p]) if p in self.files else None for p in task.watch),
+            "verdicts": tuple(
+                protocol.Verdict(p, verdicts.find(self.files[p])) for p in task.verdicts if p in self.files
+            ),
+            "excerpts": tuple(excerpts[:8]),
         }
 
 
@@ -487,7 +488,7 @@ class World:
             return
         assert self.live_runs() == [], "a second live run of one item"
         template = manifest["spec"]["template"]
-        task = RunTask.model_validate_json(template["metadata"]["annotations"][protocol.TASK_ANNOTATION])
+        task = RunTask.loads(template["metadata"]["annotations"][protocol.TASK_ANNOTATION])
         self.created[name] += 1
         self.changes += 1
         job = FakeJob(
@@ -598,23 +599,23 @@ class World:
     def _work(self, job: FakeJob, task: RunTask, end: End) -> RunReport:
         """The runner's part: checkout, the agent's writes, commit and push under a lease; the report."""
         expected, head = task.expected_head, self.branch.head
-        facts: JSON = {"run": task.run, "uid": task.uid, "usage": Usage(cost_usd=end.cost, input_tokens=3)}
+        facts: JSON = {"run": task.run, "uid": task.uid, "usage": protocol.Usage(cost_usd=end.cost, input_tokens=3)}
         if end.problem is not None:
-            return RunReport.model_validate({**facts, **self.branch.describe(task), "problem": end.problem})
+            return RunReport(**{**facts, **self.branch.describe(task), "problem": end.problem})
         if task.kind is RunKind.LOOK:
-            return RunReport.model_validate({**facts, **self.branch.describe(task)})
+            return RunReport(**{**facts, **self.branch.describe(task)})
         moved = protocol.Problem(reason="HeadMoved", message="somebody pushed")
         if expected is not None and job.seen_head != expected and job.seen_head not in self.branch.ours:
-            return RunReport.model_validate({**facts, **self.branch.describe(task), "problem": moved})
+            return RunReport(**{**facts, **self.branch.describe(task), "problem": moved})
         facts["agent_started"] = True
         if head != job.seen_head:
             update = {"problem": moved, "diverted_to": f"workitems/{task.item}/run-{task.run}"}
-            return RunReport.model_validate({**facts, **self.branch.describe(task), **update})
+            return RunReport(**{**facts, **self.branch.describe(task), **update})
         writes = {p.lstrip("/") if p.startswith("/") else f"{task.documents}/{p}": t for p, t in end.writes.items()}
         files = _changed(_changed(self.branch.files, dict.fromkeys(task.remove)), writes)
         self.branch.commit(files, ours=True)
         pushed = head != self.branch.head
-        return RunReport.model_validate({**facts, **self.branch.describe(task), "committed": pushed, "pushed": pushed})
+        return RunReport(**{**facts, **self.branch.describe(task), "committed": pushed, "pushed": pushed})
 
     def end_gate(self, code: int | None = 0, *, tail: str = "", reason: str = "Error") -> None:
         """The Job of the gate that is under way ends; None: its pod is lost."""

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from workitems.agents import entry
-from workitems.api.run import RunKind, RunReport, RunTask
+from workitems.protocol import RunKind, RunReport, RunTask
 from workitems.runner.exchange import Termination
 from workitems.runner.places import Patience, Places
 from workitems.runner.program import Runner
@@ -83,7 +83,7 @@ class Lab:
             "prompt": "workitem: write the code\n",
             "agent_timeout_seconds": 60,
         }
-        return RunTask.model_validate({**fields, **changes})
+        return RunTask(**{**fields, **changes})
 
     def tree(self, task: RunTask | None = None) -> Path:
         return self.places.tree(task or self.task())
@@ -93,7 +93,7 @@ class Lab:
         self.counter += 1
         pod = self.root / f"pod-{self.counter}"
         (pod / "exchange").mkdir(parents=True)
-        (pod / "task.json").write_text(task.model_dump_json(by_alias=True))
+        (pod / "task.json").write_text(task.dumps())
         self.places.git_dir(task).mkdir(parents=True, exist_ok=True)
         self.tree(task).mkdir(parents=True, exist_ok=True)
         self.places = dataclasses.replace(
@@ -131,7 +131,7 @@ class Lab:
     def report(self) -> RunReport:
         content = self.places.report.read_bytes()
         assert len(content) <= 4096
-        return RunReport.parse(content.decode())
+        return RunReport.strictly(content.decode())
 
     def start_agent(self, places: Places, task: RunTask, command: list[str]) -> subprocess.Popen[bytes]:
         argv = entry.argv(command, task.agent_timeout_seconds, str(places.exchange))

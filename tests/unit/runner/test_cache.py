@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from tests.unit.runner.lab import BRANCH, QUICK, UID, Lab, git
-from workitems.api.run import RunTask
+from workitems.protocol import RunKind, RunTask
 from workitems.runner import remote
 from workitems.runner.cache import Cache
 from workitems.runner.places import Places
@@ -128,9 +128,18 @@ def test_a_fetch_killed_in_the_middle_leaves_nothing_that_the_next_run_trips_ove
 
 
 def cache_of(root: str, url: str) -> Cache:
-    task = RunTask.model_validate(
-        {"kind": "Agent", "item": "et-12", "uid": UID, "run": 1, "stage": "s", "attempt": 1, "agent": "a"}
-        | {"repository": "shop", "url": url, "branch": BRANCH, "base_branch": "main"}
+    task = RunTask(
+        kind=RunKind.AGENT,
+        item="et-12",
+        uid=UID,
+        run=1,
+        stage="s",
+        attempt=1,
+        agent="a",
+        repository="shop",
+        url=url,
+        branch=BRANCH,
+        base_branch="main",
     )
     places = Places(
         volume=Path(root) / "workspace", credentials=Path(root) / "none", ca_file=Path(root) / "none", allow_file=True
@@ -171,9 +180,8 @@ def test_two_items_share_one_volume_and_never_see_each_others_files(lab: Lab) ->
     def chain(pod: Lab, task: RunTask) -> list[str | None]:
         heads: list[str | None] = []
         for run in range(1, 4):
-            changes = {"run": run, "expected_head": heads[-1] if heads else None}
             script = f"ls src > docs/seen-{run}; echo {task.item} > src/{task.item}-{run}; echo junk > junk-{task.item}"
-            report = pod.run(task.model_copy(update=changes), script)
+            report = pod.run(dataclasses.replace(task, run=run, expected_head=heads[-1] if heads else None), script)
             assert report.problem is None
             heads.append(report.head)
         return heads
@@ -197,7 +205,7 @@ def test_emptying_a_damaged_cache_keeps_another_items_running_work(lab: Lab) -> 
         neighbour = dataclasses.replace(lab, counter=500)
         assert neighbour.run(lab.task(), "echo n > src/neighbour").problem is None
 
-    report = lab.run(other.model_copy(update={"run": 2, "expected_head": first.head}), "echo 2 > src/two", during=heal)
+    report = lab.run(dataclasses.replace(other, run=2, expected_head=first.head), "echo 2 > src/two", during=heal)
     assert report.problem is None
     assert {"src/one", "src/two"} <= lab.files(str(report.head))
     assert "src/neighbour" not in lab.files(str(report.head))

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from workitems import protocol
 from workitems.agents import entry
-from workitems.api import run
 
 pytestmark = pytest.mark.slow
 
@@ -53,10 +53,10 @@ class Pod:
         return process
 
     def go(self, prompt: str = "the prompt") -> None:
-        (self.folder / run.PROMPT_FILE).write_text(prompt)
-        os.mkfifo(self.folder / run.ALIVE_FIFO)
-        self.alive = os.open(self.folder / run.ALIVE_FIFO, os.O_RDONLY | os.O_NONBLOCK)
-        (self.folder / run.GO_FILE).touch()
+        (self.folder / protocol.PROMPT_FILE).write_text(prompt)
+        os.mkfifo(self.folder / protocol.ALIVE_FIFO)
+        self.alive = os.open(self.folder / protocol.ALIVE_FIFO, os.O_RDONLY | os.O_NONBLOCK)
+        (self.folder / protocol.GO_FILE).touch()
 
     def hello(self) -> bytes:
         assert select.select([self.alive], [], [], 20)[0]
@@ -112,7 +112,7 @@ def test_nothing_starts_before_go(pod: Pod) -> None:
 
 
 def test_stop_prints_the_reason_and_is_no_failure(pod: Pod) -> None:
-    (pod.folder / run.STOP_FILE).write_text("HeadMoved: somebody pushed\n")
+    (pod.folder / protocol.STOP_FILE).write_text("HeadMoved: somebody pushed\n")
     process = pod.start("touch", str(pod.folder / "started"))
     code, output = outcome(process)
     assert (code, output) == (0, "workitem: not started:\nHeadMoved: somebody pushed\n")
@@ -246,7 +246,7 @@ def test_the_kubelet_finds_nothing_to_expand_in_the_script() -> None:
 def test_a_read_only_mount_and_another_user_are_enough_for_the_entry(pod: Pod) -> None:
     """The agent's view of the exchange: mounted read-only, files of another user, no rights of its own."""
     pod.go()
-    (pod.folder / run.ALIVE_FIFO).chmod(0o666)
+    (pod.folder / protocol.ALIVE_FIFO).chmod(0o666)
     # pytest's folders are its user's own; how many there are depends on whether tests run in parallel.
     private = [folder for folder in (pod.folder, *pod.folder.parents) if not folder.stat().st_mode & 0o001]
     for folder in private:

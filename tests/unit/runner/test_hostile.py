@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.unit.runner.lab import BRANCH, Lab, git
-from workitems.api.run import RunReport
+from workitems.protocol import RunReport
 from workitems.runner import tree
 from workitems.runner.commit import stays_inside
 

@@ -8,7 +8,7 @@ import shutil
 import pytest
 
 from tests.unit.runner.lab import BRANCH, Lab, git
-from workitems.api.run import RunReport
+from workitems.protocol import RunReport
 
 pytestmark = pytest.mark.slow
 

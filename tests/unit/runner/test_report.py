@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from workitems.api.run import REPORT_LIMIT, Excerpt, Problem, RunReport, Verdict
+from workitems.protocol import REPORT_LIMIT, Excerpt, Problem, RunReport, Verdict
 from workitems.runner import problems, report
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]))
@@ -47,7 +48,7 @@ REPORTS = st.builds(
 def test_a_report_always_fits_and_is_a_report(full: RunReport) -> None:
     text = report.fit(full)
     assert len(text.encode()) <= REPORT_LIMIT
-    read = RunReport.parse(text)
+    read = RunReport.strictly(text)
     assert (read.run, read.uid, read.head, read.code) == (full.run, full.uid, full.head, full.code)
     if read.problem is None:
         assert read.blobs == full.blobs
@@ -56,14 +57,14 @@ def test_a_report_always_fits_and_is_a_report(full: RunReport) -> None:
         assert (full.problem is not None) or read.problem.reason == "TooManyDocuments"
 
 
-def empty(**fields: object) -> RunReport:
-    return RunReport.model_validate({"run": 1, "uid": "u", **fields})
+def empty(**fields: Any) -> RunReport:
+    return RunReport(**{"run": 1, "uid": "u", **fields})
 
 
 def test_verdicts_come_before_excerpts_and_excerpts_fill_the_rest() -> None:
     verdict = Verdict(file="docs/12-review.md", values=("APPROVED",))
     excerpts = tuple(Excerpt(file=f"docs/{n}.md", text="я" * 4000) for n in range(6))
-    read = RunReport.parse(report.fit(empty(verdicts=(verdict,), excerpts=excerpts)))
+    read = RunReport.strictly(report.fit(empty(verdicts=(verdict,), excerpts=excerpts)))
     assert read.verdicts == (verdict,)
     assert len(read.excerpts) >= 4
     assert len(read.excerpts[0].text.encode()) in range(880, 901)
@@ -72,23 +73,23 @@ def test_verdicts_come_before_excerpts_and_excerpts_fill_the_rest() -> None:
 
 def test_small_reports_are_left_as_they_are() -> None:
     full = empty(left_out=("a", "b"), left_out_total=2, excerpts=(Excerpt(file="f", text="t"),), blobs=(None, "a" * 40))
-    assert RunReport.parse(report.fit(full)) == full
+    assert RunReport.strictly(report.fit(full)) == full
 
 
 def test_two_verdicts_stay_two_even_if_they_must_be_short() -> None:
     files = tuple(Verdict(file=f"docs/{n}.md", values=("A" * 63, "B" * 63, "C" * 63)) for n in range(20))
-    read = RunReport.parse(report.fit(empty(verdicts=files)))
+    read = RunReport.strictly(report.fit(empty(verdicts=files)))
     assert all(len(verdict.values) >= 2 for verdict in read.verdicts)
 
 
 def test_names_that_are_too_long_leave_room_for_the_rest() -> None:
-    read = RunReport.parse(report.fit(empty(left_out=("x" * 255,) * 20, left_out_total=20)))
+    read = RunReport.strictly(report.fit(empty(left_out=("x" * 255,) * 20, left_out_total=20)))
     assert len(read.left_out) == 2
     assert read.left_out_total == 20
 
 
 def test_more_documents_than_a_report_can_hold_are_a_problem_not_a_guess() -> None:
-    read = RunReport.parse(report.fit(empty(blobs=("a" * 40,) * 200)))
+    read = RunReport.strictly(report.fit(empty(blobs=("a" * 40,) * 200)))
     assert read.problem is not None
     assert read.problem.reason == "TooManyDocuments"
     assert "200" in read.problem.message
@@ -101,7 +102,7 @@ def test_the_message_is_written_into_the_file_that_the_kubelet_has_mounted(tmp_p
     number = path.stat().st_ino
     report.write(empty(), path)
     assert path.stat().st_ino == number
-    assert RunReport.parse(path.read_text()) == empty()
+    assert RunReport.strictly(path.read_text()) == empty()
 
 
 def test_stderr_is_classified_by_our_lines_first() -> None:

@@ -8,7 +8,7 @@ import subprocess
 import pytest
 
 from tests.unit.runner.lab import Lab
-from workitems.api import run
+from workitems import protocol
 from workitems.runner.places import Places
 
 DOCUMENTS = "docs/work-items/et-12"
@@ -269,5 +269,5 @@ def test_the_codes_digest_does_not_change_with_the_documents(lab: Lab) -> None:
 
 def test_places_agree_with_the_protocol(lab: Lab) -> None:
     task = lab.task()
-    assert str(Places().git_dir(task)) == run.git_dir("shop")
-    assert str(Places().tree(task)) == run.tree_dir("shop", "et-12")
+    assert str(Places().git_dir(task)) == protocol.git_dir("shop")
+    assert str(Places().tree(task)) == protocol.tree_dir("shop", "et-12")

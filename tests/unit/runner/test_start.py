@@ -7,7 +7,7 @@ import dataclasses
 import pytest
 
 from tests.unit.runner.lab import BRANCH, UID, Lab, git
-from workitems.api.run import RunKind, RunReport
+from workitems.protocol import RunKind, RunReport
 
 TRAILERS = f"developer(et-12): run 1\n\nWorkItem: {UID}\nRun: 1\n"
 

@@ -2,19 +2,18 @@
 
 The task travels as one pod annotation, read by the runner as a downward-API file (never by environment or argv,
 where `$(X)` would be rewritten). The report travels as the runner's termination message: at most 4,096 bytes, and
-hostile input to the operator, because an agent shaped what it describes.
+hostile input to the operator, because an agent shaped what it describes: `RunReport.strictly` reads it.
+
+Nothing but the standard library is imported here, see `wire.py`.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Annotated, Literal
 
-from pydantic import Field
-
-from workitems.api.common import Model
-from workitems.api.repository import CommitIdentity
-from workitems.api.workitem import Usage
+from workitems.wire import Limit, Message
 
 REPORT_LIMIT = 4096
 """Bytes of a container's termination message (Kubernetes, terminationMessagePath)."""
@@ -61,7 +60,16 @@ class RunKind(StrEnum):
     LOOK = "Look"
 
 
-class RunTask(Model):
+@dataclass(frozen=True)
+class Author(Message):
+    """Who the bot's commits are by."""
+
+    name: str = "workitem-bot"
+    email: str = "workitem-bot@example.com"
+
+
+@dataclass(frozen=True)
+class RunTask(Message):
     """All that a runner needs to know. Paths are relative to the repository's root."""
 
     kind: RunKind
@@ -80,7 +88,7 @@ class RunTask(Model):
     expected_head: str | None = None
     """The head that status knows; None: the branch does not exist yet, or is adopted."""
     adopt_branch: bool = False
-    commit: CommitIdentity = CommitIdentity()
+    commit: Author = Author()
     commit_paths: tuple[str, ...] = ()
     documents: str = ""
     prompt: str = ""
@@ -100,36 +108,50 @@ class RunTask(Model):
     agent_timeout_seconds: int = 1800
 
 
-class Problem(Model):
+@dataclass(frozen=True)
+class Problem(Message):
     """Why the run could not be prepared or published; `retry` means that waiting may help."""
 
-    reason: Annotated[str, Field(pattern=r"^[A-Z][A-Za-z]{1,60}$")]
-    message: Annotated[str, Field(max_length=1024)]
+    reason: Annotated[str, Limit(pattern=r"^[A-Z][A-Za-z]{1,60}$")]
+    message: Annotated[str, Limit(longest=1024)]
     retry: bool = False
 
 
-class Verdict(Model):
+@dataclass(frozen=True)
+class Verdict(Message):
     """The distinct verdict words found in one document, in order."""
 
-    file: Annotated[str, Field(max_length=512)]
-    values: Annotated[tuple[Annotated[str, Field(max_length=63)], ...], Field(max_length=4)] = ()
+    file: Annotated[str, Limit(longest=512)]
+    values: Annotated[tuple[Annotated[str, Limit(longest=63)], ...], Limit(longest=4)] = ()
 
 
-class Excerpt(Model):
+@dataclass(frozen=True)
+class Excerpt(Message):
     """The beginning of one document."""
 
-    file: Annotated[str, Field(max_length=512)]
-    text: Annotated[str, Field(max_length=4096)]
+    file: Annotated[str, Limit(longest=512)]
+    text: Annotated[str, Limit(longest=4096)]
 
 
 _HEX = r"^([0-9a-f]{40}|[0-9a-f]{64})$"
-Hash = Annotated[str, Field(pattern=_HEX)]
+Hash = Annotated[str, Limit(pattern=_HEX)]
 
 
 NotFetched = Literal["submodules", "lfs"]
 
 
-class RunReport(Model):
+@dataclass(frozen=True)
+class Usage(Message):
+    """What the agent says it used."""
+
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cost_usd: Annotated[str, Limit(longest=24)] = "0"
+    turns: int = 0
+
+
+@dataclass(frozen=True)
+class RunReport(Message):
     """What the runner saw. `head`, `tree`, `code` and `blobs` are about the branch as the remote now has it."""
 
     run: int
@@ -137,25 +159,20 @@ class RunReport(Model):
     base_commit: Hash | None = None
     head: Hash | None = None
     tree: Hash | None = None
-    code: Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")] | None = None
+    code: Annotated[str, Limit(pattern=r"^sha256:[0-9a-f]{64}$")] | None = None
     """Digest of the tree without `documents`."""
-    blobs: Annotated[tuple[Hash | None, ...], Field(max_length=256)] = ()
+    blobs: Annotated[tuple[Hash | None, ...], Limit(longest=256)] = ()
     """Blob ids of RunTask.watch, in its order; None: absent, or not a regular file."""
     committed: bool = False
     pushed: bool = False
-    diverted_to: Annotated[str, Field(max_length=255)] | None = None
+    diverted_to: Annotated[str, Limit(longest=255)] | None = None
     """The branch that took the work when the lease was lost."""
     agent_started: bool = False
-    left_out: Annotated[tuple[Annotated[str, Field(max_length=255)], ...], Field(max_length=20)] = ()
+    left_out: Annotated[tuple[Annotated[str, Limit(longest=255)], ...], Limit(longest=20)] = ()
     left_out_total: int = 0
-    verdicts: Annotated[tuple[Verdict, ...], Field(max_length=32)] = ()
-    excerpts: Annotated[tuple[Excerpt, ...], Field(max_length=16)] = ()
-    not_fetched: Annotated[tuple[NotFetched, ...], Field(max_length=2)] = ()
+    verdicts: Annotated[tuple[Verdict, ...], Limit(longest=32)] = ()
+    excerpts: Annotated[tuple[Excerpt, ...], Limit(longest=16)] = ()
+    not_fetched: Annotated[tuple[NotFetched, ...], Limit(longest=2)] = ()
     """What the repository has at `head` and no run gets: said in a condition."""
     usage: Usage | None = None
     problem: Problem | None = None
-
-    @classmethod
-    def parse(cls, text: str) -> RunReport:
-        """Read a termination message. Raises pydantic.ValidationError for all that is not a report."""
-        return cls.model_validate_json(text)
