@@ -248,6 +248,7 @@ class Agent(Model):
     """WORKITEM_* and GIT_* are the operator's own."""
     env_from: Annotated[tuple[EnvFrom, ...], Field(max_length=20)] | None = None
     resources: Resources | None = None
+    """Default: requests of 100m CPU and 256Mi, limits of 4Gi memory and 20Gi ephemeral storage."""
     node_selector: Annotated[dict[str, ShortText], Field(max_length=50)] | None = None
     tolerations: Annotated[tuple[Toleration, ...], Field(max_length=50)] | None = None
     volumes: Annotated[tuple[Volume, ...], Field(max_length=20, json_schema_extra=keyed("name"))] | None = None
@@ -257,5 +258,7 @@ class Agent(Model):
     ) = None
     """Where the agent's container finds those volumes."""
     image_pull_secrets: Annotated[tuple[LocalRef, ...], Field(max_length=10)] | None = None
+    runtime_class_name: Subdomain | None = None
+    """A sandboxed runtime of the cluster (gVisor, Kata) for the agent's pods and its stage's command gates."""
     service_account_name: Subdomain | None = None
     """Its token reaches the agent's container alone, as a deployer needs; without it there is none."""

@@ -17,6 +17,7 @@ from workitems import protocol
 from workitems.agents import entry
 from workitems.api import Agent, CommandGate, Repository, RunTask, WorkItem
 from workitems.api.agent import Volume
+from workitems.core import resources
 from workitems.core.facts import Defaults, Facts
 
 TOKEN_PATH = "/var/run/secrets/kubernetes.io/serviceaccount"  # noqa: S105 - a path, no password
@@ -97,7 +98,10 @@ def gate_pod(facts: Facts, repository: Repository, agent: Agent, task: RunTask, 
 def _placement(agent: Agent) -> Agent:
     """Where an agent's pods run and how their images are pulled, without its service account and its container."""
     return Agent(
-        node_selector=agent.node_selector, tolerations=agent.tolerations, image_pull_secrets=agent.image_pull_secrets
+        node_selector=agent.node_selector,
+        tolerations=agent.tolerations,
+        image_pull_secrets=agent.image_pull_secrets,
+        runtime_class_name=agent.runtime_class_name,
     )
 
 
@@ -127,7 +131,7 @@ def _pod_spec(defaults: Defaults, agent: Agent) -> dict[str, Any]:
         mode="json",
         by_alias=True,
         exclude_none=True,
-        include={"node_selector", "tolerations", "image_pull_secrets", "service_account_name"},
+        include={"node_selector", "tolerations", "image_pull_secrets", "service_account_name", "runtime_class_name"},
     )
     return {**spec, **optional}
 
@@ -203,8 +207,7 @@ def _agent_container(
     }
     if agent.env_from:
         container["envFrom"] = [e.model_dump(mode="json", by_alias=True, exclude_none=True) for e in agent.env_from]
-    if agent.resources is not None:
-        container["resources"] = agent.resources.model_dump(mode="json", by_alias=True, exclude_none=True)
+    container["resources"] = resources.of(agent)
     return container
 
 

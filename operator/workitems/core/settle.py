@@ -20,7 +20,7 @@ from workitems.api import (
     RunResult,
 )
 from workitems.api.workitem import Stopping
-from workitems.core import begin, gates, history, outcomes, runs, stages
+from workitems.core import begin, gates, history, outcomes, resources, runs, stages
 from workitems.core.draft import DELETE_JOB, Draft
 from workitems.protocol import AGENT_CONTAINER, RUNNER_CONTAINER
 
@@ -198,10 +198,14 @@ def _where_to_mend(draft: Draft, run: CurrentRun, ended: runs.Ended) -> str:
 
 def _memory_limit(draft: Draft, run: CurrentRun) -> str:
     """What to raise, and where."""
-    resources = stages.agent_of(draft.spec, run.agent).resources
-    limit = (resources.limits or {}).get("memory") if resources is not None else None
+    agent = stages.agent_of(draft.spec, run.agent)
     where = f"resources.limits.memory of agent {run.agent} in the Pipeline"
-    return f"{where} is {limit}" if limit is not None else f"{where} is not set: the limit is the namespace's or node's"
+    own = (agent.resources.limits or {}).get("memory") if agent.resources is not None else None
+    if own is not None:
+        return f"{where} is {own}"
+    default = resources.of(agent).get("limits", {}).get("memory")
+    limit = f"the default is {default}" if default is not None else "the limit is the namespace's or node's"
+    return f"{where} is not set: {limit}"
 
 
 def _content(draft: Draft, report: RunReport | None) -> Content | None:

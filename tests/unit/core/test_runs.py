@@ -117,7 +117,7 @@ ENDS = {
         End(exit_code=137, reason="OOMKilled"),
         RunResult.OUT_OF_MEMORY,
         "OutOfMemory",
-        "resources.limits.memory of agent analyst in the Pipeline is not set",
+        "resources.limits.memory of agent analyst in the Pipeline is not set: the default is 4Gi",
     ),
     "it failed": (End(exit_code=2), RunResult.FAILED, "AgentFailed", "exit code 2"),
     "the runner found a problem that waiting does not mend": (

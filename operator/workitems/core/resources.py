@@ -1,0 +1,26 @@
+"""What an agent or a command gate may take of a node when its Pipeline does not say: never all of it."""
+
+from __future__ import annotations
+
+from workitems.api import Agent
+from workitems.api.agent import Resources
+
+DEFAULT_REQUESTS = {"cpu": "100m", "memory": "256Mi"}
+DEFAULT_LIMITS = {"memory": "4Gi", "ephemeral-storage": "20Gi"}
+
+
+def of(agent: Agent) -> dict[str, dict[str, str]]:
+    """The agent's own requests and limits, and the defaults for every resource of which it names neither."""
+    own = agent.resources or Resources()
+    requests, limits = own.requests or {}, own.limits or {}
+    # A default limit below a request of the agent's own would be refused: who names one of the two has decided.
+    named = {*requests, *limits}
+    both = {
+        "requests": {**_without(DEFAULT_REQUESTS, named), **requests},
+        "limits": {**_without(DEFAULT_LIMITS, named), **limits},
+    }
+    return {kind: amounts for kind, amounts in both.items() if amounts}
+
+
+def _without(amounts: dict[str, str], names: set[str]) -> dict[str, str]:
+    return {name: amount for name, amount in amounts.items() if name not in names}
