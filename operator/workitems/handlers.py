@@ -17,12 +17,15 @@ from workitems.api import GROUP, VERSION
 from workitems.protocol import ITEM_LABEL
 
 Add = Callable[[str], None]
+Heard = Callable[[str], None]
+"""Takes the namespace of a WorkItem of which an event came."""
 
 
-def register(registry: kopf.OperatorRegistry, add: Add, stranded: Callable[[], Collection[str]]) -> None:
+def register(registry: kopf.OperatorRegistry, add: Add, stranded: Callable[[], Collection[str]], heard: Heard) -> None:
     """Register the handlers: `add` takes a key, `stranded` names the items that wait for a reference."""
 
     async def item_changed(namespace: str | None, name: str | None, **_: Any) -> None:
+        heard(namespace or "")
         add(f"{namespace}/{name}")
 
     async def decision_changed(namespace: str | None, spec: kopf.Spec, status: kopf.Status, **_: Any) -> None:

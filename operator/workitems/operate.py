@@ -7,6 +7,7 @@ worse than a restart, which costs nothing because nothing is kept in memory that
 from __future__ import annotations
 
 import asyncio
+import collections
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime, timedelta
 
@@ -14,7 +15,23 @@ import kopf
 import structlog
 from kubernetes.aio import client
 
-from workitems import act, cluster, errors, handlers, login, observe, queue, reconcile, slots
+from workitems import (
+    act,
+    cluster,
+    errors,
+    events,
+    handlers,
+    health,
+    login,
+    metrics,
+    observe,
+    queue,
+    reconcile,
+    slots,
+)
+from workitems.api import Phase, WorkItem, WorkItemStatus
+from workitems.core import conditions, transitions
+from workitems.core import events as item_events
 from workitems.core.facts import Defaults
 from workitems.settings import Settings
 
@@ -56,19 +73,68 @@ class Operator:
             infra_backoff=timedelta(seconds=settings.infra_backoff_seconds),
         )
         self._observer = observe.Observer(api, (settings.namespace, settings.watch_namespaces), defaults, clock)
-        self._reconciler = reconcile.Reconciler(self._observer, act.Actor(api), slots.Slots(), self._queue.add)
+        self._clock = clock
+        self._metrics = metrics.Metrics()
+        self._events = events.Events(api)
+        self._pulse = health.Pulse(self.clock)
+        self._health = health.Health(self._pulse, self._queue, self._metrics)
+        ledger = slots.Slots()
+        self._reconciler = reconcile.Reconciler(self._observer, act.Actor(api), ledger, self._queue.add, self)
+        self._show(ledger)
+
+    def _show(self, ledger: slots.Slots) -> None:
+        """What others count already, as metrics."""
+        show = self._metrics.gauge
+        show("workitem_queue_depth", "Keys that wait for a worker.", lambda: self._queue.depth)
+        show("workitem_queue_working", "Keys that a worker has.", lambda: self._queue.working)
+        show("workitem_queue_delayed", "Keys that wait for a moment.", lambda: self._queue.delayed)
+        show("workitem_queue_failing", "Keys whose last look failed.", lambda: self._queue.failing)
+        age = "How long the key that waits longest for a worker has waited."
+        show("workitem_queue_oldest_age_seconds", age, lambda: self._queue.oldest_age_seconds)
+        show("workitem_concurrent_runs", "Items that hold one of the concurrent runs.", lambda: ledger.holding)
+        show("workitem_queued_items", "Items that wait for one of the concurrent runs.", lambda: ledger.waiting)
+        self._metrics.api_calls(self._api.calls)
+
+    def clock(self) -> float:
+        """Monotonic seconds, of the event loop."""
+        return asyncio.get_running_loop().time()
+
+    def written(self, item: WorkItem, after: WorkItemStatus, began: float) -> None:
+        """Tell of a step that was written."""
+        transition = transitions.between(item.status, after)
+        self._metrics.transition(transition, after)
+        self._events.send(item_events.about(item, transition, after, self._clock()))
+        if after.phase not in conditions.FINISHED:
+            # What is over leaves the watch: nothing of it must come back.
+            self._pulse.written(item.metadata.namespace, began)
+
+    async def _work(self, key: str) -> float | None:
+        began, outcome = self.clock(), "bug"
+        try:
+            seconds = await self._reconciler(key)
+            outcome = "done"
+        except errors.WorkItemsError as error:
+            outcome = type(error).__name__.lower()
+            raise
+        finally:
+            self._metrics.step(self.clock() - began, outcome)
+        return seconds
 
     async def run(self, stop: asyncio.Event) -> None:
         """Work until `stop` is set."""
         log.info("start", namespace=self._settings.namespace, watching=self._settings.watch_namespaces or "all")
-        await self._rebuild_ledger()
-        async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._queue.run(self._reconciler, self._settings.workers))
-            sweep = tasks.create_task(self._sweep())
-            watch = tasks.create_task(self._watch(stop))
-            await watch
-            sweep.cancel()
-            self._queue.stop()
+        async with self._health.served(self._settings.health_port):
+            await self._rebuild_ledger()
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._queue.run(self._work, self._settings.workers))
+                beside = [
+                    tasks.create_task(work) for work in (self._sweep(), self._events.run(), self._metrics.watch_loop())
+                ]
+                watch = tasks.create_task(self._watch(stop))
+                await watch
+                for task in beside:
+                    task.cancel()
+                self._queue.stop()
         log.info("stop")
 
     async def _rebuild_ledger(self) -> None:
@@ -99,8 +165,11 @@ class Operator:
                 log.warning("sweep failed", error=str(error))
 
     async def _sweep_once(self) -> None:
-        async for key, _body in self._unfinished():
+        phases: collections.Counter[str] = collections.Counter()
+        async for key, body in self._unfinished():
             self._queue.add(key)
+            phases[(body.get("status") or {}).get("phase") or Phase.PENDING] += 1
+        self._metrics.swept(phases)
         for scope in self._settings.watch_namespaces or (None,):
             async for body in self._api.list(cluster.DECISIONS, scope):
                 item = (body.get("spec") or {}).get("workItem")
@@ -109,7 +178,7 @@ class Operator:
 
     async def _watch(self, stop: asyncio.Event) -> None:
         registry = kopf.OperatorRegistry()
-        handlers.register(registry, self._queue.add, lambda: self._reconciler.stranded)
+        handlers.register(registry, self._queue.add, lambda: self._reconciler.stranded, self._pulse.heard)
         kopf.on.login(registry=registry)(self._login)
         settings = kopf.OperatorSettings()
         handlers.configure(settings)
@@ -120,7 +189,7 @@ class Operator:
             standalone=True,
             clusterwide=not self._settings.watch_namespaces,
             namespaces=self._settings.watch_namespaces,
-            liveness_endpoint=f"http://0.0.0.0:{self._settings.health_port}/healthz",
+            ready_flag=self._health.ready,
             stop_flag=stop,
         )
 

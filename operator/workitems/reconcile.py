@@ -10,11 +10,12 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
+from typing import Protocol
 
 import structlog
 
 from workitems import act, errors, observe, slots
-from workitems.api import Phase
+from workitems.api import Phase, WorkItem, WorkItemStatus
 from workitems.api.decision import DecisionStatus
 from workitems.core import begin, conditions, stages
 from workitems.core.decide import decide
@@ -27,17 +28,33 @@ REFUSED_AGAIN_SECONDS = 15.0
 """How soon a create that the API server refused for good is tried again: a person may have mended the reason."""
 
 
+class Witness(Protocol):
+    """Who hears of a step once it is written: metrics, Events, the watch's signs of life. Never raises."""
+
+    def clock(self) -> float:
+        """Monotonic seconds."""
+
+    def written(self, item: WorkItem, after: WorkItemStatus, began: float) -> None:
+        """`after` was written over `item.status`; `began`: the clock before the request."""
+
+
 class Reconciler:
     """Brings one WorkItem one step on."""
 
     def __init__(
-        self, observer: observe.Observer, actor: act.Actor, ledger: slots.Slots, wake: Callable[[str], None]
+        self,
+        observer: observe.Observer,
+        actor: act.Actor,
+        ledger: slots.Slots,
+        wake: Callable[[str], None],
+        witness: Witness,
     ) -> None:
-        """Take who reads, who writes, the ledger, and how to put a key on the queue."""
+        """Take who reads, who writes, the ledger, how to put a key on the queue, and who hears of written steps."""
         self._observer = observer
         self._actor = actor
         self._ledger = ledger
         self._wake = wake
+        self._witness = witness
         self._starting = asyncio.Lock()
         self._refused: dict[str, Problem] = {}
         self.stranded: set[str] = set()
@@ -78,6 +95,7 @@ class Reconciler:
             self._not_announced(key, facts)
             raise
         if plan.status != facts.item.status:
+            began = self._witness.clock()
             try:
                 await self._actor.write_status(facts.item, plan.status)
             except errors.Permanent:
@@ -86,6 +104,7 @@ class Reconciler:
             # After a Transient error, even a conflict (the client repeats a PUT whose answer was lost), the run may be
             # announced: it keeps its slot until the next look tells.
             _log_step(key, facts, plan)
+            self._witness.written(facts.item, plan.status, began)
         try:
             await self._actor.perform(facts.item, plan.after)
         except errors.Permanent as refusal:

@@ -102,7 +102,10 @@ class Settings(BaseSettings):
         default="info", description="WORKITEMS_LOG_LEVEL: debug, info, warning or error."
     )
     health_port: int = Field(
-        default=8080, ge=1, le=65535, description="WORKITEMS_HEALTH_PORT: where liveness and metrics are served."
+        default=8080,
+        ge=1,
+        le=65535,
+        description="WORKITEMS_HEALTH_PORT: where /healthz, /readyz and /metrics are served.",
     )
 
 

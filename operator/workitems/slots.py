@@ -69,6 +69,16 @@ class Slots:
 
     # --- questions
 
+    @property
+    def holding(self) -> int:
+        """How many items hold a slot."""
+        return len(self._holding)
+
+    @property
+    def waiting(self) -> int:
+        """How many items wait for one."""
+        return len(self._waiting)
+
     def held(self, key: str) -> bool:
         """Whether this key holds a slot."""
         return key in self._holding

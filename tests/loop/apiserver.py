@@ -21,7 +21,7 @@ from urllib.parse import unquote
 from aiohttp import web
 
 from tests.loop.selecting import by_fields, by_labels
-from tests.loop.store import JSON, KINDS, Change, Key, Kind, Refused, Selector, Store
+from tests.loop.store import EVENTS, JSON, KINDS, Change, Key, Kind, Refused, Selector, Store
 
 WATCH_SECONDS = 2400.0
 OBJECT_LIMIT = 1_500_000
@@ -53,7 +53,8 @@ class Call:
 
     @property
     def writes(self) -> bool:
-        return self.verb not in ("get", "list", "watch")
+        """Whether anything depends on it: Events are sent beside the work, at no certain moment."""
+        return self.verb not in ("get", "list", "watch") and self.kind is not EVENTS
 
     def __str__(self) -> str:
         name = self.name or self.body.get("metadata", {}).get("name", "")
@@ -118,7 +119,7 @@ class APIServer:
             return web.json_response(_discovery()[request.path])
         try:
             call = _call(token, request)
-            if call.writes and request.can_read_body:
+            if request.can_read_body:
                 call.body = json.loads(await request.read())
         except Refused as refusal:
             return web.json_response(refusal.body, status=refusal.code)

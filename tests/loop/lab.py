@@ -67,6 +67,7 @@ class Lab:
         self._operator: asyncio.Task[None] | None = None
         self._stop = asyncio.Event()
         self._generation = 0
+        self.health_url = ""
         self.supervised = False
         """An operator that ends is started again, as a Deployment does it."""
         self._approves: Callable[[str], bool] = lambda _item: False
@@ -110,6 +111,7 @@ class Lab:
             "connect_timeout_seconds": NEVER_SECONDS,
             **settings,
         }
+        self.health_url = f"http://127.0.0.1:{chosen['health_port']}"
         self._stop = asyncio.Event()
         self._operator = asyncio.create_task(operate.operate(Settings(**chosen), self._stop, virtual.now))
         self._operator.add_done_callback(lambda _task: self._changed.set())

@@ -63,7 +63,8 @@ CLAIMS = Kind("", "v1", "persistentvolumeclaims", "PersistentVolumeClaim")
 SECRETS = Kind("", "v1", "secrets", "Secret", ("type",))
 NAMESPACES = Kind("", "v1", "namespaces", "Namespace", ("status.phase",), namespaced=False)
 REVISIONS = Kind("apps", "v1", "controllerrevisions", "ControllerRevision")
-KINDS = (WORKITEMS, DECISIONS, PIPELINES, REPOSITORIES, JOBS, PODS, CLAIMS, SECRETS, NAMESPACES, REVISIONS)
+EVENTS = Kind("", "v1", "events", "Event", ("reason", "type"))
+KINDS = (WORKITEMS, DECISIONS, PIPELINES, REPOSITORIES, JOBS, PODS, CLAIMS, SECRETS, NAMESPACES, REVISIONS, EVENTS)
 
 
 class Refused(Exception):  # noqa: N818 - an answer
@@ -234,6 +235,8 @@ class Store:
 
     def _admit(self, kind: Kind, body: JSON) -> JSON:
         """Prune, default and validate by the CRD."""
+        if kind is EVENTS:
+            _check_event(body)
         if kind.model is None:
             return body
         admitted: JSON = {k: body[k] for k in ("apiVersion", "kind", "metadata")}
@@ -296,6 +299,15 @@ def _check_metadata(kind: Kind, metadata: JSON) -> None:
     for reference in metadata.get("ownerReferences") or ():
         if not all(reference.get(part) for part in ("apiVersion", "kind", "name", "uid")):
             raise Refused(422, "Invalid", f'{kind.name} "{name}" is invalid: metadata.ownerReferences: Required value')
+
+
+def _check_event(body: JSON) -> None:
+    """pkg/apis/core/validation/events.go, as far as events of core/v1 are concerned."""
+    about, metadata = body.get("involvedObject") or {}, body["metadata"]
+    if about.get("namespace") != metadata["namespace"]:
+        raise Refused(422, "Invalid", "involvedObject.namespace: Invalid value: does not match event.namespace")
+    if len(body.get("message", "")) > 1024 or len(body.get("reason", "")) > 128:
+        raise Refused(422, "Invalid", "message or reason: Too long")
 
 
 @functools.cache

@@ -1,0 +1,88 @@
+"""Kubernetes Events about an item: what `kubectl describe` and an alert show beside the status, which is the truth.
+
+Only what a person would want to be told of: the start, what went wrong, whom the item waits for, the end. A run that
+succeeds and a gate that passes make no Event, so that a smooth item costs the API server nothing more. The reasons
+are part of the contract: alerts match them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from datetime import datetime
+from typing import Any, Literal
+
+from workitems.api import API_VERSION, GateResult, Phase, RunResult, WorkItem, WorkItemStatus
+from workitems.core.stages import CREATED
+from workitems.core.transitions import Transition
+
+COMPONENT = "workitem-operator"
+MESSAGE_LIMIT = 1024
+"""Of an Event's message (Kubernetes, core/v1)."""
+
+Kind = Literal["Normal", "Warning"]
+_PHASES: dict[Phase, tuple[Kind, str]] = {
+    Phase.IN_REVIEW: ("Normal", "WaitingForApproval"),
+    Phase.NEEDS_INPUT: ("Normal", "InputWanted"),
+    Phase.BLOCKED: ("Warning", "Blocked"),
+    Phase.DONE: ("Normal", "Done"),
+    Phase.ABORTED: ("Normal", "Aborted"),
+}
+REASONS = (
+    "Started",
+    *(f"Run{result}" for result in RunResult if result is not RunResult.SUCCEEDED),
+    "GateFailed",
+    "GateError",
+    *(reason for _, reason in _PHASES.values()),
+)
+"""Every reason there is."""
+
+
+def about(item: WorkItem, transition: Transition, after: WorkItemStatus, now: datetime) -> list[dict[str, Any]]:
+    """The Events that a written step is worth, as manifests; the same step always gives the same names."""
+    return [_event(item, kind, reason, message, now) for kind, reason, message in _words(item, transition, after)]
+
+
+def _words(item: WorkItem, transition: Transition, after: WorkItemStatus) -> Iterator[tuple[Kind, str, str]]:
+    if transition.stage is not None and item.status.stage == CREATED and after.pipeline is not None:
+        yield "Normal", "Started", f"started at stage {after.stage} of Pipeline {after.pipeline.name} on {after.branch}"
+    for run in transition.finished:
+        if run.result is not RunResult.SUCCEEDED:
+            where = f"{run.agent} run {run.number} in stage {run.stage}"
+            yield "Warning", f"Run{run.result}", f"{where}: {run.message or run.reason or run.result}"
+    for gate in transition.gates:
+        if gate.result in (GateResult.FAILED, GateResult.ERROR):
+            reason = "GateFailed" if gate.result is GateResult.FAILED else "GateError"
+            yield "Warning", reason, f"{gate.name} of stage {gate.stage}: {gate.message or gate.reason}"
+    if transition.phase in _PHASES:
+        kind, reason = _PHASES[transition.phase]
+        ready = next((c.message for c in after.conditions if c.type == "Ready"), "")
+        yield kind, reason, ready or reason
+
+
+def _event(item: WorkItem, kind: Kind, reason: str, message: str, now: datetime) -> dict[str, Any]:
+    meta = item.metadata
+    # The version that the step was decided on: a step repeated after a lost answer makes no second Event.
+    parts = (meta.uid, meta.resource_version or "", reason, message)
+    digest = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
+    at = now.strftime("%Y-%m-%dT%H:%M:%SZ")
+    return {
+        "apiVersion": "v1",
+        "kind": "Event",
+        "metadata": {"name": f"{meta.name}.{digest}", "namespace": meta.namespace},
+        "involvedObject": {
+            "apiVersion": API_VERSION,
+            "kind": "WorkItem",
+            "name": meta.name,
+            "namespace": meta.namespace,
+            "uid": meta.uid,
+        },
+        "type": kind,
+        "reason": reason,
+        "message": message if len(message) <= MESSAGE_LIMIT else message[: MESSAGE_LIMIT - 1] + "…",
+        "source": {"component": COMPONENT},
+        "reportingComponent": COMPONENT,
+        "firstTimestamp": at,
+        "lastTimestamp": at,
+        "count": 1,
+    }
