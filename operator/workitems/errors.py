@@ -2,7 +2,8 @@
 
 WorkItemsError                 anything this project raises on purpose; its text is a sentence for a person
 ├── Transient                  may go away by itself: try again after `delay_seconds`
-│   └── Conflict               the object changed since it was read: read again and decide again
+│   ├── Conflict               the object changed since it was read: read again and decide again
+│   └── Unanswered             nobody knows whether it was carried out: look before it is repeated
 └── Permanent                  a person must change something; `reason` is a CamelCase condition reason
     └── Invalid                a manifest or a report that cannot be used as it is
 
@@ -26,6 +27,10 @@ class Transient(WorkItemsError):  # noqa: N818 - named after what it means for t
 
 class Conflict(Transient):
     """Our view was stale (HTTP 409): nothing was written; read again at once."""
+
+
+class Unanswered(Transient):
+    """The request left and no answer came, or none that tells: it may have been carried out."""
 
 
 class Permanent(WorkItemsError):  # noqa: N818 - see Transient

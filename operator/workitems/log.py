@@ -25,6 +25,9 @@ LEVELS = {
     "kubernetes": logging.INFO,
     "kubernetes.aio": logging.INFO,
     "asyncio": logging.INFO,
+    # They print every request's address, and one of them (Telegram's) has the token in it.
+    "httpx": logging.WARNING,
+    "httpcore": logging.WARNING,
 }
 """The least level of other people's loggers, whatever the settings say."""
 
