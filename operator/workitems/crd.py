@@ -4,7 +4,8 @@ The API server wants a *structural* schema: no references, no unions, no `null` 
 writes JSON Schema with all of these. Translating is mechanical, with three choices of our own:
 
 - `X | None` is an optional X in a spec, where null is a mistake, and a nullable X in a status: "nothing yet".
-- Defaults are the spec's alone: the operator writes a whole status, and the models complete a shorter one.
+- Defaults are the spec's alone: the operator writes a whole status, and the models complete a shorter one. The one
+  exception is `observedGeneration` of an item that nobody has seen yet.
 - A pattern with a sentence (`common.wording`) becomes a CEL rule, since the message of a pattern is the pattern.
 """
 
@@ -72,6 +73,9 @@ class Kind:
         """File name in crds/."""
         return f"{GROUP}_{self.plural}.yaml"
 
+
+UNSEEN = -1
+"""The observedGeneration of an item that the operator has not seen: what Flux's own controllers use."""
 
 _AGE = Column("Age", ".metadata.creationTimestamp", "date")
 _READY = '.status.conditions[?(@.type=="Ready")]'
@@ -196,6 +200,9 @@ def schema(model: type[Model]) -> Schema:
     properties: Schema = {"metadata": {"type": "object"}, "spec": _Translation(definitions).of(fields["spec"])}
     if "status" in fields:
         properties["status"] = _Translation(definitions, in_status=True).of(fields["status"])
+        if "phase" in properties["status"]["properties"]:
+            # kstatus takes an object without conditions for finished. Until the operator has seen it, it is not.
+            properties["status"]["default"] = {"observedGeneration": UNSEEN}
     whole = {"description": source["description"], "type": "object", "required": ["spec"], "properties": properties}
     return {**whole, **{key: value for key, value in source.items() if key == "x-kubernetes-validations"}}
 

@@ -243,6 +243,8 @@ class Store:
         for part, schema in _schema(kind)["properties"].items():
             if part in ("spec", "status") and body.get(part) is not None:
                 admitted[part] = _structural(schema, body[part])
+            elif part == "status" and "default" in schema:
+                admitted[part] = schema["default"]  # set when it is read, but nobody can tell
         try:
             kind.model.model_validate(admitted)
         except ValidationError as error:

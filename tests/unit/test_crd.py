@@ -109,9 +109,9 @@ def test_every_list_map_and_text_of_a_spec_has_a_limit() -> None:
         assert limit is None or limit in node, path
 
 
-def test_a_status_has_no_defaults_but_of_list_keys() -> None:
+def test_a_status_has_no_defaults_but_of_list_keys_and_what_says_unseen() -> None:
     found = [path for path, node in PARTS if ".status" in path and "default" in node]
-    assert found == ["WorkItem.status.decisions[].uid"]
+    assert found == ["WorkItem.status", "WorkItem.status.decisions[].uid"]
 
 
 def test_patterns_mean_the_same_to_the_api_server() -> None:
