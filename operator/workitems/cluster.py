@@ -58,6 +58,8 @@ class Resource:
 WORKITEMS = Resource(GROUP, VERSION, "workitems")
 UNFINISHED = "status.phase!=Done,status.phase!=Aborted"
 """Field selector of the WorkItems that are not over: what is over costs the operator nothing."""
+UNDELIVERED = "status.outbox=Pending"
+"""Field selector of the WorkItems, over or not, that still have something to tell the outside."""
 REPOSITORIES = Resource(GROUP, VERSION, "repositories")
 PIPELINES = Resource(GROUP, VERSION, "pipelines")
 DECISIONS = Resource(GROUP, VERSION, "decisions")

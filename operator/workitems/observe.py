@@ -65,6 +65,12 @@ class Observer:
         # The reads took time; the decision is about now.
         return replace(facts, now=self._clock())
 
+    async def item(self, key: str) -> WorkItem | None:
+        """One item alone, by `namespace/name`. Raises as `look` does."""
+        namespace, name = key.split("/", 1)
+        body = await self._api.get(cluster.WORKITEMS, namespace, name)
+        return _item(body) if body is not None else None
+
     async def holder(self, body: cluster.JSONObject) -> Facts | None:
         """What a claim on concurrent runs depends on, for a listed item that has one. Raises as `look` does."""
         item = _item(body)

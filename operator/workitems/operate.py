@@ -18,10 +18,12 @@ from kubernetes.aio import client
 from workitems import (
     act,
     cluster,
+    connect,
     errors,
     events,
     handlers,
     health,
+    integrations,
     login,
     metrics,
     observe,
@@ -33,6 +35,9 @@ from workitems.api import Phase, WorkItem, WorkItemStatus
 from workitems.core import conditions, transitions
 from workitems.core import events as item_events
 from workitems.core.facts import Defaults
+from workitems.forge_effects import ForgeEffects
+from workitems.outbox import Outbox
+from workitems.readings import Readings
 from workitems.settings import Settings
 
 log = structlog.get_logger(__name__)
@@ -46,20 +51,27 @@ def _now() -> datetime:
     return datetime.now(UTC)
 
 
-async def operate(settings: Settings, stop: asyncio.Event | None = None, clock: Clock = _now) -> None:
+async def operate(
+    settings: Settings,
+    stop: asyncio.Event | None = None,
+    clock: Clock = _now,
+    make_forge: connect.MakeForge = integrations.make_forge,
+) -> None:
     """Run until `stop` is set or kopf sees SIGTERM or SIGINT. Raises errors.Permanent if there is no login."""
     api = await cluster.Cluster.connect(settings)
+    clients = connect.Clients(api, make_forge)
     try:
-        await Operator(settings, api, clock).run(stop or asyncio.Event())
+        await Operator(settings, api, clients, clock).run(stop or asyncio.Event())
     finally:
+        await clients.close()
         await api.close()
 
 
 class Operator:
     """All parts, put together once."""
 
-    def __init__(self, settings: Settings, api: cluster.Cluster, clock: Clock) -> None:
-        """Take the settings, a connection and the clock."""
+    def __init__(self, settings: Settings, api: cluster.Cluster, clients: connect.Clients, clock: Clock) -> None:
+        """Take the settings, a connection, the clients of the world outside, and the clock."""
         self._settings = settings
         self._api = api
         self._queue = queue.Queue()
@@ -79,7 +91,11 @@ class Operator:
         self._pulse = health.Pulse(self.clock)
         self._health = health.Health(self._pulse, self._queue, self._metrics)
         ledger = slots.Slots()
-        self._reconciler = reconcile.Reconciler(self._observer, act.Actor(api), ledger, self._queue.add, self)
+        wake = self._queue.add
+        self._outbox = Outbox(self._observer.item, ForgeEffects(clients.forge).carriers(), wake, clock)
+        self._readings = Readings(clients.forge, wake, self.clock)
+        outside = reconcile.Outside(self._outbox, self._readings, self)
+        self._reconciler = reconcile.Reconciler(self._observer, act.Actor(api), ledger, outside, wake)
         self._show(ledger)
 
     def _show(self, ledger: slots.Slots) -> None:
@@ -123,6 +139,14 @@ class Operator:
     async def run(self, stop: asyncio.Event) -> None:
         """Work until `stop` is set."""
         log.info("start", namespace=self._settings.namespace, watching=self._settings.watch_namespaces or "all")
+        try:
+            await self._run(stop)
+        finally:
+            await self._readings.close()
+            await self._outbox.close()
+        log.info("stop")
+
+    async def _run(self, stop: asyncio.Event) -> None:
         async with self._health.served(self._settings.health_port):
             await self._rebuild_ledger()
             async with asyncio.TaskGroup() as tasks:
@@ -135,7 +159,6 @@ class Operator:
                 for task in beside:
                     task.cancel()
                 self._queue.stop()
-        log.info("stop")
 
     async def _rebuild_ledger(self) -> None:
         """Who holds a slot is read from every unfinished item's status, once, before any new run may start."""
@@ -149,20 +172,30 @@ class Operator:
             if facts is not None:
                 self._reconciler.adopt(key, facts)
 
-    async def _unfinished(self) -> AsyncIterator[tuple[str, cluster.JSONObject]]:
+    def _unfinished(self) -> AsyncIterator[tuple[str, cluster.JSONObject]]:
+        return self._items(cluster.UNFINISHED)
+
+    async def _items(self, selector: str) -> AsyncIterator[tuple[str, cluster.JSONObject]]:
         for namespace in self._settings.watch_namespaces or (None,):
-            async for body in self._api.list(cluster.WORKITEMS, namespace, field_selector=cluster.UNFINISHED):
+            async for body in self._api.list(cluster.WORKITEMS, namespace, field_selector=selector):
                 yield f"{body['metadata']['namespace']}/{body['metadata']['name']}", body
 
     async def _sweep(self) -> None:
         """Every event may be lost: look at every unfinished item, and every unanswered Decision, now and then."""
+        # What is over is not watched, and may still have something to tell the outside.
+        sweep = self._sweep_undelivered
         while True:
-            await asyncio.sleep(self._settings.sweep_seconds)
             try:
-                await self._sweep_once()
+                await sweep()
             except errors.Transient as error:
                 # The next sweep is as good; nothing depends on this one.
                 log.warning("sweep failed", error=str(error))
+            sweep = self._sweep_once
+            await asyncio.sleep(self._settings.sweep_seconds)
+
+    async def _sweep_undelivered(self) -> None:
+        async for key, _body in self._items(cluster.UNDELIVERED):
+            self._queue.add(key)
 
     async def _sweep_once(self) -> None:
         phases: collections.Counter[str] = collections.Counter()
@@ -170,6 +203,7 @@ class Operator:
             self._queue.add(key)
             phases[(body.get("status") or {}).get("phase") or Phase.PENDING] += 1
         self._metrics.swept(phases)
+        await self._sweep_undelivered()
         for scope in self._settings.watch_namespaces or (None,):
             async for body in self._api.list(cluster.DECISIONS, scope):
                 item = (body.get("spec") or {}).get("workItem")

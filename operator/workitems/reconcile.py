@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Protocol
 
@@ -21,6 +21,8 @@ from workitems.core import begin, conditions, stages
 from workitems.core.decide import decide
 from workitems.core.facts import Admission, Facts, Problem
 from workitems.core.plan import Acknowledge, Plan
+from workitems.outbox import Outbox
+from workitems.readings import Readings
 
 log = structlog.get_logger(__name__)
 
@@ -38,6 +40,15 @@ class Witness(Protocol):
         """`after` was written over `item.status`; `began`: the clock before the request."""
 
 
+@dataclass(frozen=True)
+class Outside:
+    """Who talks to the world outside, apart from the steps, and who hears of them."""
+
+    outbox: Outbox
+    readings: Readings
+    witness: Witness
+
+
 class Reconciler:
     """Brings one WorkItem one step on."""
 
@@ -46,15 +57,17 @@ class Reconciler:
         observer: observe.Observer,
         actor: act.Actor,
         ledger: slots.Slots,
+        outside: Outside,
         wake: Callable[[str], None],
-        witness: Witness,
     ) -> None:
-        """Take who reads, who writes, the ledger, how to put a key on the queue, and who hears of written steps."""
+        """Take who reads, who writes, the ledger, who talks to the outside, and how to put a key on the queue."""
         self._observer = observer
         self._actor = actor
         self._ledger = ledger
+        self._outbox = outside.outbox
+        self._readings = outside.readings
         self._wake = wake
-        self._witness = witness
+        self._witness = outside.witness
         self._starting = asyncio.Lock()
         self._refused: dict[str, Problem] = {}
         self.stranded: set[str] = set()
@@ -77,7 +90,12 @@ class Reconciler:
 
     async def _step(self, key: str, facts: Facts) -> float | None:
         claim = _claim(key, facts)
-        facts = replace(facts, admission=self._admission(claim))
+        facts = replace(
+            facts,
+            admission=self._admission(claim),
+            outcomes=self._outbox.outcomes(key, facts.uid),
+            reading=self._readings.take(key),
+        )
         plan = decide(facts)
         if claim is not None and begin.occupies(plan.status):
             self._ledger.take(claim)
@@ -86,6 +104,10 @@ class Reconciler:
         await self._carry_out(key, facts, plan)
         self._settle_slot(key, claim, plan)
         self._remember(key, facts, plan)
+        if plan.status.phase in conditions.FINISHED:
+            self._readings.forget(key)
+        else:
+            self._readings.ask(key, facts.item, plan.question)
         return plan.requeue_seconds
 
     async def _carry_out(self, key: str, facts: Facts, plan: Plan) -> None:
@@ -94,6 +116,7 @@ class Reconciler:
         except errors.WorkItemsError:
             self._not_announced(key, facts)
             raise
+        written = facts.item.model_copy(update={"status": plan.status})
         if plan.status != facts.item.status:
             began = self._witness.clock()
             try:
@@ -101,10 +124,16 @@ class Reconciler:
             except errors.Permanent:
                 self._not_announced(key, facts)
                 raise
+            except errors.Conflict:
+                raise
+            except errors.Transient:
+                self._outbox.perhaps_written(facts.item, written)
+                raise
             # After a Transient error, even a conflict (the client repeats a PUT whose answer was lost), the run may be
             # announced: it keeps its slot until the next look tells.
             _log_step(key, facts, plan)
             self._witness.written(facts.item, plan.status, began)
+        self._outbox.written(key, facts.item, written, facts.outcomes)
         try:
             await self._actor.perform(facts.item, plan.after)
         except errors.Permanent as refusal:
@@ -169,6 +198,8 @@ class Reconciler:
     def _forget(self, key: str) -> None:
         self._refused.pop(key, None)
         self.stranded.discard(key)
+        self._outbox.forget(key)
+        self._readings.forget(key)
         self._let_go(key)
 
     def _not_announced(self, key: str, facts: Facts) -> None:

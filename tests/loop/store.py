@@ -53,7 +53,9 @@ def _custom(plural: str, name: str, model: type[Model], *fields: str) -> Kind:
     return Kind("workitems.dev", "v1alpha1", plural, name, fields, model)
 
 
-WORKITEMS = _custom("workitems", "WorkItem", WorkItem, "spec.repository", "status.branch", "status.phase")
+WORKITEMS = _custom(
+    "workitems", "WorkItem", WorkItem, "spec.repository", "status.branch", "status.phase", "status.outbox"
+)
 DECISIONS = _custom("decisions", "Decision", Decision, "spec.workItem")
 PIPELINES = _custom("pipelines", "Pipeline", Pipeline)
 REPOSITORIES = _custom("repositories", "Repository", Repository)

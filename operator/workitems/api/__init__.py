@@ -16,11 +16,22 @@ from workitems.api.common import (
     duration,
 )
 from workitems.api.decision import Acknowledgement, Action, Decision, DecisionSpec, DecisionStatus
-from workitems.api.pipeline import Agent, CommandGate, Gate, Outcome, Pipeline, PipelineLimits, PipelineSpec, Stage
+from workitems.api.pipeline import (
+    Agent,
+    CommandGate,
+    Gate,
+    Merge,
+    Outcome,
+    Pipeline,
+    PipelineLimits,
+    PipelineSpec,
+    Stage,
+)
 from workitems.api.repository import CommitIdentity, Repository, RepositorySpec, Worktree
 from workitems.api.workitem import (
     DECISIONS_KEPT,
     EFFECTS_KEPT,
+    EFFECTS_WAITING,
     MESSAGE_LIMIT,
     RUNS_KEPT,
     Content,
@@ -32,6 +43,7 @@ from workitems.api.workitem import (
     GateStatus,
     HoldStatus,
     PipelineSnapshot,
+    PullRequestStatus,
     Rerun,
     Rework,
     TotalUsage,
@@ -46,6 +58,7 @@ __all__ = [
     "API_VERSION",
     "DECISIONS_KEPT",
     "EFFECTS_KEPT",
+    "EFFECTS_WAITING",
     "GROUP",
     "MESSAGE_LIMIT",
     "RUNS_KEPT",
@@ -70,6 +83,7 @@ __all__ = [
     "GateResult",
     "GateStatus",
     "HoldStatus",
+    "Merge",
     "Model",
     "ObjectMeta",
     "Outcome",
@@ -79,6 +93,7 @@ __all__ = [
     "PipelineSnapshot",
     "PipelineSpec",
     "Problem",
+    "PullRequestStatus",
     "Repository",
     "RepositorySpec",
     "Rerun",

@@ -121,6 +121,13 @@ class Merge(Model):
     """How the pull request is merged at the stage's end, where the Repository has a forge."""
 
     method: Literal["merge", "squash", "rebase", "fast-forward-only"] = "merge"
+    update_branch: Literal["Never", "Rebase", "Merge"] = "Never"
+    """How the base's new commits come into the branch where the merge needs them there: fast-forward-only, or a base
+    that is protected against branches out of date. The gates are looked at again afterwards."""
+    delete_branch: bool = False
+    """The branch goes with the merge."""
+    on_conflict: Annotated[tuple[Outcome, ...], Field(max_length=8)] = ()
+    """What a branch that does not merge into its base leads to, as onFailure of a gate; none: hold Blocked."""
 
 
 class Stage(Model):
@@ -137,6 +144,7 @@ class Stage(Model):
     """All are evaluated and shown; the first failed one decides what happens."""
     pull_request: StagePullRequest | None = None
     merge: Merge | None = None
+    """The last stage's alone: what a later one commits would not be merged."""
     on_run_failure: Annotated[tuple[Outcome, ...], Field(max_length=8)] = ()
     """What a run that did not succeed leads to; none: hold Blocked."""
 
@@ -178,6 +186,16 @@ class PipelineSpec(Model):
         cel(
             f"{_NAMES}.all(names, self.stages.all(s, s.onRunFailure.all(o, {_EARLIER})))",
             "sendBackTo in a stage's onRunFailure must name the stage itself or an earlier one",
+            ".stages",
+        ),
+        cel(
+            f"{_NAMES}.all(names, self.stages.all(s, !has(s.merge) || s.merge.onConflict.all(o, {_EARLIER})))",
+            "sendBackTo in a merge's onConflict must name the merge's own stage or an earlier one",
+            ".stages",
+        ),
+        cel(
+            f"{_NAMES}.all(names, self.stages.all(s, !has(s.merge) || names.indexOf(s.name) == size(names) - 1))",
+            "merge belongs to the last stage: what a later one commits would not be merged",
             ".stages",
         ),
     )

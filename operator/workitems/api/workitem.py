@@ -31,6 +31,9 @@ from workitems.api.decision import Acknowledgement, Action
 RUNS_KEPT = 20
 DECISIONS_KEPT = 50
 EFFECTS_KEPT = 50
+"""How many of those that are over are remembered, at most."""
+EFFECTS_WAITING = 150
+"""How many may wait for their delivery; what a channel that is away for days leaves undone beyond that is not said."""
 MESSAGE_LIMIT = 1024
 
 Message = Annotated[str, Field(max_length=4096)]
@@ -230,10 +233,14 @@ class PullRequestStatus(Model):
     """The pull request of the branch."""
 
     number: int
-    url: str
-    state: str
+    url: Annotated[str, Field(max_length=2048)]
+    state: Annotated[str, Field(max_length=63)]
+    """open, merged or closed."""
     head: Commit | None = None
+    """The commit that the forge last had for it."""
     merge_commit: Commit | None = None
+    described: Annotated[str | None, Field(max_length=63)] = None
+    """Digest of what its text says about the gates."""
 
 
 class DecisionRecord(Model):
@@ -253,12 +260,21 @@ class DecisionRecord(Model):
 class Effect(Model):
     """One outside effect: written with the transition that decided it, carried out afterwards."""
 
-    id: str
-    kind: str
+    id: Annotated[str, Field(max_length=253)]
+    """Unique in the item among those that wait."""
+    kind: Annotated[str, Field(max_length=63)]
     state: Literal["Intended", "Done", "Unknown", "Failed"] = "Intended"
-    ref: str | None = None
+    """Unknown: it may have been carried out by a process that was stopped, and cannot be looked up."""
+    target: Annotated[str, Field(max_length=63)] = ""
+    """The channel: forge, tracker, notify-0, ...; empty: the cluster itself."""
+    params: Annotated[dict[str, Annotated[str, Field(max_length=1024)]], Field(max_length=16)] = {}
+    """What is needed to carry it out after a restart."""
+    ref: Annotated[str | None, Field(max_length=2048)] = None
+    """What it made, as the other side names it."""
     attempts: int = 0
     next_attempt_at: Time | None = None
+    reason: Annotated[str | None, Field(max_length=253)] = None
+    """Why it is not done, in one word; none: it has not been refused, only not been answered."""
     last_error: Message | None = None
 
 
@@ -293,6 +309,8 @@ class HoldStatus(Model):
     phase: Phase
     reason: Annotated[str, Field(max_length=253)]
     message: Message
+    stands: bool = False
+    """What has been done stands: a Retry goes on from here, without another run of the stage."""
 
 
 class WorkItemStatus(Model):
@@ -329,7 +347,10 @@ class WorkItemStatus(Model):
     decisions: Annotated[
         tuple[DecisionRecord, ...], Field(max_length=DECISIONS_KEPT, json_schema_extra=keyed("name", "uid"))
     ] = ()
-    effects: Annotated[tuple[Effect, ...], Field(max_length=EFFECTS_KEPT)] = ()
+    effects: Annotated[tuple[Effect, ...], Field(max_length=EFFECTS_KEPT + EFFECTS_WAITING)] = ()
+    """The outbox: written with the transition, carried out afterwards, looked up before it is repeated."""
+    outbox: Literal["Pending"] | None = None
+    """Pending: an effect outside the cluster waits to be carried out, even if the item is over."""
     usage: TotalUsage = TotalUsage()
 
 

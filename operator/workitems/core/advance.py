@@ -8,7 +8,7 @@ to its stage without a run, and a send-back is nothing but a stage that is no lo
 from __future__ import annotations
 
 from workitems.api import Gate, GateResult, GateStatus, Outcome, Phase, Rerun, Stage
-from workitems.core import begin, gate_jobs, gates, outcomes
+from workitems.core import begin, checks, gate_jobs, gates, merging, outcomes, pull_requests
 from workitems.core.draft import Draft
 from workitems.core.stages import DONE
 
@@ -36,7 +36,12 @@ def _walk(draft: Draft) -> bool:
             draft.note(f"enter {stage.name}")
         if stage.name not in draft.status.completed:
             return begin.begin(draft, stage)
+        if stage.pull_request is not None and pull_requests.ensure(draft, stage):
+            draft.set(stage=stage.name)
+            return True
         settled = _settle_gates(draft, stage)
+        if settled is None and stage.merge is not None:
+            settled = merging.settle(draft, stage, stage.merge)
         if settled is not None:
             return settled
     draft.finish(Phase.DONE, DONE)
@@ -60,6 +65,8 @@ def _settle_gates(draft: Draft, stage: Stage) -> bool | None:
     if not pending:
         return None
     draft.set(stage=stage.name)
+    if checks.settle(draft, [(gate, status) for gate, status in pending if gate.ci]):
+        return True
     failed = any(status.result is GateResult.FAILED for _, status in statuses)
     commands = [(gate, status) for gate, status in pending if gate.command]
     # A gate that failed already makes the ones behind it not worth starting; those before it come first.
@@ -69,7 +76,10 @@ def _settle_gates(draft: Draft, stage: Stage) -> bool | None:
     if due:
         return gate_jobs.settle(draft, stage, *due[0])
     gate, status = pending[0]
-    _wait_for_approval(draft, gate, status)
+    if gate.ci is not None:
+        checks.wait(draft, gate, status)
+    else:
+        _wait_for_approval(draft, gate, status)
     return False
 
 
@@ -78,7 +88,7 @@ def _refresh(draft: Draft, stage: Stage) -> bool | None:
     content = draft.status.content
     if content is None:
         raise AssertionError("a complete stage has a content")
-    judge = gates.Judge(stage, draft.paths, content, draft.now)
+    judge = gates.Judge(stage, draft.paths, content, draft.now, forge=draft.has_forge)
     for gate in stage.gates:
         status = gates.find(draft.status.gates, stage.name, gate.name)
         if status is not None and status.reason != gates.VOID and judge.holds(gate, status):

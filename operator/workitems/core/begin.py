@@ -95,17 +95,24 @@ def _too_large(draft: Draft, size: int) -> Problem:
     return Problem("TaskTooLarge", message, blocked=True)
 
 
-def may_start(draft: Draft) -> bool:
-    """Whether one more Job may start now; else the draft says what it waits for."""
+def may_try(draft: Draft) -> bool:
+    """Whether the wait after an infrastructure failure is over; else the draft says so."""
     status = draft.status
-    if draft.facts.item.spec.suspend:
-        draft.wait(Phase.SUSPENDED, "Suspended", "spec.suspend is true: no new run starts; set it to false to go on")
-        return False
     if status.next_attempt_at is not None and status.next_attempt_at > draft.now:
         last = status.runs[-1].message if status.runs else ""
         message = f"trying again at {status.next_attempt_at:%H:%M:%S} UTC after an infrastructure failure"
         draft.wait(Phase.IN_PROGRESS, "Backoff", f"{message}: {last}" if last else message)
         draft.again_in(status.next_attempt_at - draft.now)
+        return False
+    return True
+
+
+def may_start(draft: Draft) -> bool:
+    """Whether one more Job may start now; else the draft says what it waits for."""
+    if draft.facts.item.spec.suspend:
+        draft.wait(Phase.SUSPENDED, "Suspended", "spec.suspend is true: no new run starts; set it to false to go on")
+        return False
+    if not may_try(draft):
         return False
     if not draft.facts.admission.granted:
         draft.wait(Phase.QUEUED, "Queued", draft.facts.admission.message)

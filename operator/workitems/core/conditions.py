@@ -14,6 +14,7 @@ from workitems.api import Condition, Phase, WorkItemStatus
 WAITS_FOR_PEOPLE = frozenset({Phase.IN_REVIEW, Phase.NEEDS_INPUT, Phase.BLOCKED, Phase.SUSPENDED})
 """Phases whose time does not count against maxDuration."""
 
+KINDS = ("Ready", "Reconciling", "Stalled", "Succeeded")
 FINISHED = frozenset({Phase.DONE, Phase.ABORTED})
 
 
@@ -32,7 +33,8 @@ def apply(status: WorkItemStatus, reason: str, message: str, generation: int, no
         wanted.append(("Succeeded", "True" if phase is Phase.DONE else "False", reason, message))
     old = {condition.type: condition for condition in status.conditions}
     conditions = tuple(_condition(entry, old.get(entry[0]), generation, now) for entry in wanted)
-    return status.model_copy(update={"conditions": conditions, "observed_generation": generation})
+    others = tuple(condition for condition in status.conditions if condition.type not in KINDS)
+    return status.model_copy(update={"conditions": (*conditions, *others), "observed_generation": generation})
 
 
 def _condition(entry: tuple[str, str, str, str], old: Condition | None, generation: int, now: datetime) -> Condition:

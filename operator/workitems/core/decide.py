@@ -8,7 +8,7 @@ first, then the run that is under way, then the way through the stages.
 from __future__ import annotations
 
 from workitems.api import Phase, WorkItemStatus
-from workitems.core import advance, begin, conditions, decisions, manifests, settle, start
+from workitems.core import advance, begin, conditions, decisions, effects, manifests, pull_requests, settle, start
 from workitems.core.draft import DELETE_JOB, RELEASE_JOBS, Draft
 from workitems.core.facts import Facts
 from workitems.core.plan import DeleteJob, Plan, ReleaseJobs
@@ -22,10 +22,16 @@ def decide(facts: Facts) -> Plan:
     if item.metadata.deletion_timestamp is not None:
         # Everything the item made carries its ownerReference: the garbage collector does the rest, with or without us.
         return Plan("deleted", item.status)
+    learn_outcomes(draft)
     carry_out_effects(draft)
     decisions.apply(draft)
     if draft.status.phase not in conditions.FINISHED:
         _go_on(draft)
+    if draft.status.phase not in conditions.FINISHED:
+        pull_requests.describe(draft)
+    if not draft.merging:
+        # Whatever the item does instead, nothing is merged meanwhile.
+        draft.withdraw(pull_requests.MERGE, pull_requests.UPDATE_BRANCH)
     return _plan(draft)
 
 
@@ -45,10 +51,20 @@ def _go_on(draft: Draft) -> None:
     advance.advance(draft)
 
 
+def learn_outcomes(draft: Draft) -> None:
+    """Write down what became of the effects outside the cluster."""
+    for outcome in draft.facts.outcomes:
+        before = draft.status.effects
+        draft.set(effects=effects.folded(before, outcome))
+        pull_requests.learn(draft, outcome.values)
+        if draft.status.effects != before:
+            draft.note(f"{outcome.id} {outcome.reason or outcome.state}")
+
+
 def carry_out_effects(draft: Draft) -> None:
-    """Do what an earlier write announced; done before the write that records it, and harmless to repeat."""
+    """Do what an earlier write announced within the cluster: before the write that records it, harmless to repeat."""
     for effect in draft.status.effects:
-        if effect.state != "Intended":
+        if effect.state != "Intended" or effect.target:
             continue
         if effect.kind == DELETE_JOB and effect.ref:
             draft.before.append(DeleteJob(effect.ref))
@@ -73,12 +89,14 @@ def _plan(draft: Draft) -> Plan:
     if reason:
         generation = draft.facts.item.metadata.generation
         status = conditions.apply(status, reason, message, generation, draft.now)
+    status = effects.described(status, draft.facts.item.metadata.generation, draft.now)
     return Plan(
         why="; ".join(draft.why),
         status=status,
         before=tuple(draft.before),
         after=tuple(draft.after),
         requeue_seconds=_requeue(draft, status),
+        question=draft.question if status.phase not in conditions.FINISHED else None,
     )
 
 
@@ -90,7 +108,7 @@ def _words(draft: Draft, before: WorkItemStatus) -> tuple[str, str]:
             by = next((d.by for d in status.decisions if (d.action, d.result) == ("Abort", "Accepted")), "a person")
             kept = f"the branch {status.branch} is kept" if status.branch else "it had not started"
             return "Aborted", f"aborted by {by}; {kept}"
-        return "Done", f"branch {status.branch} is ready at {(status.head or '')[:12]}: every gate has passed"
+        return "Done", f"{_result(status)}: every gate has passed"
     if status.phase in conditions.FINISHED and before.observed_generation != draft.facts.item.metadata.generation:
         # An edit after the end changes nothing, and kstatus must not wait for it for ever.
         ready = next((c for c in before.conditions if c.type == "Ready"), None)
@@ -100,8 +118,20 @@ def _words(draft: Draft, before: WorkItemStatus) -> tuple[str, str]:
     return "", ""
 
 
+def _result(status: WorkItemStatus) -> str:
+    """What an item that is done leaves behind."""
+    merged = status.pull_request
+    if merged is not None and merged.state == "merged":
+        into = f" as {merged.merge_commit[:12]}" if merged.merge_commit else ""
+        return f"pull request {merged.number} is merged into {status.base_branch}{into} ({merged.url})"
+    return f"branch {status.branch} is ready at {(status.head or '')[:12]}"
+
+
 def _requeue(draft: Draft, status: WorkItemStatus) -> float | None:
     # What was announced is looked at again at once: after a kill this is how it gets done.
-    if any(effect.state == "Intended" for effect in status.effects):
+    if any(effect.state == "Intended" and not effect.target for effect in status.effects):
         return 0.0
+    again = effects.next_attempt(status.effects, draft.now)
+    if again is not None:
+        draft.again_in(again - draft.now)
     return draft.requeue_seconds

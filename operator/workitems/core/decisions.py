@@ -22,7 +22,7 @@ from workitems.api import (
     Rerun,
 )
 from workitems.api.decision import DecisionStatus
-from workitems.core import begin, gates, stages
+from workitems.core import begin, gates, pull_requests, stages
 from workitems.core.conditions import FINISHED
 from workitems.core.draft import DELETE_JOB, Draft
 from workitems.core.plan import Acknowledge
@@ -126,6 +126,7 @@ def _abort(draft: Draft) -> Answer:
         draft.intend(f"stop-{job}", DELETE_JOB, job)
     stage = draft.status.stage
     draft.set(run=None)
+    pull_requests.close(draft)
     draft.finish(Phase.ABORTED, stage)
     return "Accepted", "Aborted", f"stopped in stage {stage}; the branch is kept"
 
@@ -237,11 +238,13 @@ def _retry(draft: Draft, spec: DecisionSpec) -> Answer:
     before = status.rerun or Rerun(reason="Retried")
     draft.set(hold=None)
     draft.reset_counters()
-    # A limit stops the item between two runs: nothing has to be done again.
-    if status.hold.reason not in begin.LIMIT_REASONS:
+    # A limit stops the item between two runs, as a merge that failed does: nothing has to be done again.
+    if status.hold.reason not in begin.LIMIT_REASONS and not status.hold.stands:
         draft.reopen(status.stage, "retried")
     words = (*before.answers, spec.comment)[-16:] if spec.comment else before.answers
     draft.rerun(before.model_copy(update={"answers": words}))
+    if status.hold.stands:
+        return "Accepted", "Retried", f"stage {status.stage} goes on from where it stands"
     return "Accepted", "Retried", f"stage {status.stage} runs afresh"
 
 

@@ -12,7 +12,6 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from workitems.api import (
-    EFFECTS_KEPT,
     Effect,
     FinishedRun,
     GateResult,
@@ -24,14 +23,18 @@ from workitems.api import (
     Rework,
     WorkItemStatus,
 )
-from workitems.core import gates, stages
+from workitems.core import effects, gates, stages
 from workitems.core.facts import Facts
+from workitems.core.forge import Question
 from workitems.core.plan import Action
 
 # They travel in status and, with the description, in one annotation: 256 KiB is all that a pod's annotations may have.
 FINDINGS_BYTES = 32 * 1024
 ANSWERS_BYTES = 64 * 1024
 TEXTS_KEPT = 16
+
+Params = dict[str, str]
+"""Of an effect: what is needed to carry it out after a restart."""
 
 RELEASE_JOBS = "ReleaseJobs"
 DELETE_JOB = "DeleteJob"
@@ -60,6 +63,10 @@ class Draft:
         self.why: list[str] = []
         self.look = False
         """Whether a Decision is about a commit that only a look at the branch can tell."""
+        self.merging = False
+        """Whether the item stands where its pull request may be merged, now."""
+        self.question: Question | None = None
+        """What the forge is to be asked before the next step."""
 
     @property
     def now(self) -> datetime:
@@ -72,6 +79,12 @@ class Draft:
         if self.facts.pipeline is None:
             raise AssertionError("asked for the Pipeline before it was found")
         return self.facts.pipeline.spec
+
+    @property
+    def has_forge(self) -> bool:
+        """Whether there are pull requests and checks; a Repository that is not there may have them."""
+        repository = self.facts.repository
+        return repository is None or repository.spec.forge is not None
 
     @property
     def paths(self) -> stages.Paths:
@@ -119,10 +132,13 @@ class Draft:
         """The stage's run Succeeded: its gates decide from here on."""
         self.set(completed=(*(name for name in self.status.completed if name != stage), stage))
 
-    def hold(self, phase: Phase, reason: str, message: str) -> None:
-        """Wait for a person; nothing of the item's takes a place among the concurrent runs meanwhile."""
+    def hold(self, phase: Phase, reason: str, message: str, *, stands: bool = False) -> None:
+        """Wait for a person; nothing of the item's takes a place among the concurrent runs meanwhile.
+
+        `stands`: the stage's run has done its part, and a Retry is not to repeat it.
+        """
         self._stop_gate_jobs(stages.from_stage(self.spec, stages.CREATED))
-        self.set(hold=HoldStatus(phase=phase, reason=reason, message=message[:4096]))
+        self.set(hold=HoldStatus(phase=phase, reason=reason, message=message[:4096], stands=stands))
         self.note(f"hold {reason}")
 
     def _stop_gate_jobs(self, names: tuple[str, ...]) -> None:
@@ -172,23 +188,30 @@ class Draft:
             )
         )
 
-    def intend(self, effect_id: str, kind: str, ref: str | None = None) -> None:
-        """Announce an outside effect, carried out after this status is written."""
-        if any(effect.id == effect_id for effect in self.status.effects):
-            return
-        effect = Effect(id=effect_id, kind=kind, ref=ref)
-        self.set(effects=(*self.status.effects, effect)[-EFFECTS_KEPT:])
+    def intend(
+        self, effect_id: str, kind: str, ref: str | None = None, *, target: str = "", params: Params | None = None
+    ) -> None:
+        """Announce an effect, carried out after this status is written: by the loop, or (with a target) outside."""
+        new = Effect(id=effect_id, kind=kind, ref=ref, target=target, params=dict(params or {}))
+        self.set(effects=effects.intended(self.status.effects, new))
 
     def effect_done(self, effect_id: str) -> None:
         """The effect has been carried out (or will be, before this status is written)."""
-        self.set(
-            effects=tuple(
-                effect.model_copy(update={"state": "Done", "attempts": effect.attempts + 1})
-                if effect.id == effect_id
-                else effect
-                for effect in self.status.effects
-            )
-        )
+        done = effects.find(self.status.effects, effect_id)
+        if done is not None:
+            update = {"state": "Done", "attempts": done.attempts + 1}
+            self.set(effects=effects.replaced(self.status.effects, done.model_copy(update=update)))
+
+    def drop_effect(self, effect_id: str) -> None:
+        """Forget an effect: what came of it has been acted upon, and it may be intended anew."""
+        self.set(effects=tuple(effect for effect in self.status.effects if effect.id != effect_id))
+
+    def withdraw(self, *kinds: str) -> None:
+        """Effects outside that wait are not to be carried out any more: those of these kinds."""
+        for effect in self.status.effects:
+            if effect.target and effect.state == "Intended" and effect.kind in kinds:
+                update = {"state": "Failed", "reason": effects.WITHDRAWN, "next_attempt_at": None}
+                self.set(effects=effects.replaced(self.status.effects, effect.model_copy(update=update)))
 
     def finish(self, phase: Phase, stage: str) -> None:
         """The item is over."""

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from typing import Literal
 
 from workitems.api import Decision, PipelineSpec, Repository, WorkItem
+from workitems.core.forge import Reading
 
 
 @dataclass(frozen=True)
@@ -111,6 +113,23 @@ class Admission:
 
 
 @dataclass(frozen=True)
+class EffectOutcome:
+    """How an attempt to carry out one effect of status.effects ended, kept in memory until it stands in status."""
+
+    id: str
+    state: Literal["Intended", "Done", "Unknown", "Failed"]
+    """Intended: it failed and is tried again at `next_attempt_at`."""
+    attempts: int
+    ref: str | None = None
+    next_attempt_at: datetime | None = None
+    reason: str | None = None
+    """Why it is not done, in one word; none: no answer."""
+    error: str | None = None
+    values: dict[str, str] = field(default_factory=dict)
+    """What else is to be known of it, by the effect's kind."""
+
+
+@dataclass(frozen=True)
 class Facts:
     """One look at one WorkItem."""
 
@@ -128,6 +147,10 @@ class Facts:
     gate_jobs: dict[str, JobView] = field(default_factory=dict)
     """Jobs of pending command gates, by Job name."""
     admission: Admission = Admission(granted=True)
+    outcomes: tuple[EffectOutcome, ...] = ()
+    """What came of the item's effects outside the cluster since the last step."""
+    reading: Reading | None = None
+    """What the forge said a moment ago, where the last step asked for it."""
 
     @property
     def uid(self) -> str:

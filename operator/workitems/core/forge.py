@@ -6,7 +6,7 @@ that decides knows only them.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from typing import Literal
@@ -56,6 +56,30 @@ class Commit:
     author: str = ""
     files: tuple[str, ...] = ()
     """What it touched, where the forge says so."""
+
+
+@dataclass(frozen=True)
+class Question:
+    """What an item wants to know of its forge: its pull request, and the checks of one commit."""
+
+    number: int | None
+    """None: it has no pull request yet, or needs none for this."""
+    commit: str
+
+
+@dataclass(frozen=True)
+class Reading:
+    """The forge's answer to a Question, or why there is none."""
+
+    question: Question
+    pull_request: PullRequest | None = None
+    checks: Checks = field(default_factory=lambda: Checks(""))
+    error: str = ""
+    """A sentence; empty: the forge has answered."""
+    reason: str = ""
+    """Of an error that a person must mend; empty: the forge is away."""
+    again_seconds: float = 0.0
+    """When to ask again, after an error."""
 
 
 class MergeResult(StrEnum):

@@ -25,6 +25,7 @@ EMPTY_BLOBS = frozenset(
 VOID = "Void"
 FINAL = (GateResult.PASSED, GateResult.FAILED, GateResult.SKIPPED)
 HOLDS = (GateResult.PASSED, GateResult.SKIPPED)
+NO_FORGE = (GateResult.SKIPPED, "NoForge", "the Repository has no forge, so there is no commit status to read")
 
 
 def present(content: Content, path: str) -> bool:
@@ -84,8 +85,9 @@ def void(gate: GateStatus, now: datetime, why: str) -> GateStatus:
 class Judge:
     """Judges the gates of one stage at one content."""
 
-    def __init__(self, stage: Stage, paths: Paths, content: Content, now: datetime) -> None:
-        """Take the stage, the item's paths, what the head contains, and the time."""
+    def __init__(self, stage: Stage, paths: Paths, content: Content, now: datetime, *, forge: bool = False) -> None:
+        """Take the stage, the item's paths, what the head contains, the time, and whether there is a forge to ask."""
+        self._forge = forge
         self._stage = stage
         self._paths = paths
         self._content = content
@@ -105,8 +107,8 @@ class Judge:
         if gate.command:
             return self._status(gate, attempt, (GateResult.PENDING, "Waiting", "the command has not run yet"))
         if gate.ci:
-            message = "the Repository has no forge, so there is no commit status to read"
-            return self._status(gate, attempt, (GateResult.SKIPPED, "NoForge", message))
+            unasked = (GateResult.PENDING, "ChecksPending", "the forge has not been asked yet")
+            return self._status(gate, attempt, unasked if self._forge else NO_FORGE)
         return self._files(gate, attempt)
 
     def holds(self, gate: Gate, status: GateStatus) -> bool:

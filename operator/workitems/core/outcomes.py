@@ -72,6 +72,19 @@ def run_failed(draft: Draft, stage: Stage, reason: str, message: str) -> None:
     draft.hold(Phase.BLOCKED, reason, f"{message}. Then: {retry_command(draft)}")
 
 
+def merge_failed(draft: Draft, stage: Stage, reason: str, message: str) -> bool:
+    """Act on a branch that does not merge, by the Pipeline's onConflict. False: it has no entry that applies."""
+    content = draft.status.content
+    if stage.merge is None or content is None:
+        raise AssertionError("only a stage that merges comes here")
+    rerun = Rerun(reason=reason[:63], findings=(message[:4096],))
+    for outcome in stage.merge.on_conflict:
+        if outcome.when_file is None or gates.present(content, _path(draft, stage, outcome.when_file)):
+            _apply(draft, stage, outcome, (f"{stage.name}/merge", reason, message, rerun))
+            return True
+    return False
+
+
 def _apply(draft: Draft, stage: Stage, outcome: Outcome, cause: tuple[str, str, str, Rerun]) -> None:
     name, reason, message, rerun = cause
     draft.rerun(rerun)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from workitems.api import DecisionStatus, WorkItemStatus
+from workitems.core.forge import Question
 
 
 @dataclass(frozen=True)
@@ -69,10 +70,14 @@ class Plan:
     before: tuple[Action, ...] = ()
     after: tuple[Action, ...] = ()
     requeue_seconds: float | None = None
+    question: Question | None = None
+    """What the next step wants to know of the forge."""
 
     def __str__(self) -> str:
         """The plan as one log line."""
-        actions = ", ".join(_name(action) for action in (*self.before, *self.after)) or "nothing to do"
+        names = [_name(action) for action in (*self.before, *self.after)]
+        names += [f"ask the forge about {self.question.commit[:12]}"] if self.question is not None else []
+        actions = ", ".join(names) or "nothing to do"
         return f"{self.why or 'no change'}: {self.status.stage}/{self.status.phase}: {actions}"
 
 

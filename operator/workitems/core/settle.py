@@ -139,7 +139,7 @@ def finish(draft: Draft, run: CurrentRun, ended: runs.Ended) -> None:
     if ended.result is RunResult.SUCCEEDED and ended.report is not None and content is not None:
         draft.complete(stage.name)
         draft.set(rerun=None)
-        judge = gates.Judge(stage, draft.paths, content, draft.now)
+        judge = gates.Judge(stage, draft.paths, content, draft.now, forge=draft.has_forge)
         for gate in stage.gates:
             draft.record_gate(judge.after_run(gate, run.attempt, ended.report))
         return

@@ -135,7 +135,7 @@ class Paths:
             names += gate.absent or ()
             names += [gate.verdict.file] if gate.verdict else []
             names += [o.when_file for o in gate.on_failure if o.when_file]
-        names += [o.when_file for o in stage.on_run_failure if o.when_file]
+        names += [o.when_file for o in _of_stage(stage) if o.when_file]
         return _unique(self.document(name, stage.name) for name in names)
 
     def watched(self) -> tuple[str, ...]:
@@ -143,6 +143,11 @@ class Paths:
         return _unique(
             path for stage in self._spec.stages for path in (*self.named_by(stage), *self.outcome_files(stage))
         )
+
+
+def _of_stage(stage: Stage) -> tuple[Outcome, ...]:
+    """What a stage's own failures lead to, apart from its gates'."""
+    return (*stage.on_run_failure, *(stage.merge.on_conflict if stage.merge is not None else ()))
 
 
 def _judged(gate: Gate) -> Iterator[str]:
@@ -169,6 +174,10 @@ def mistakes(spec: PipelineSpec) -> tuple[str, ...]:
         for gate in stage.gates:
             found += _outcome_mistakes(f"{where}, gate {gate.name}", gate.on_failure, stages, stage.name)
         found += _outcome_mistakes(f"{where}, onRunFailure", stage.on_run_failure, stages, stage.name)
+        if stage.merge is not None:
+            found += _outcome_mistakes(f"{where}, merge.onConflict", stage.merge.on_conflict, stages, stage.name)
+            if stage.name != stages[-1]:
+                found.append(f"{where}: merge belongs to the last stage: what a later one commits would not be merged")
     holders: dict[str, list[str]] = {}
     for stage in spec.stages:
         for gate in stage.gates:
@@ -228,7 +237,7 @@ def _expanded_strings(spec: PipelineSpec) -> Iterator[str]:
     for stage in spec.stages:
         if stage.pull_request:
             yield stage.pull_request.title
-        yield from (outcome.when_file or "" for outcome in stage.on_run_failure)
+        yield from (outcome.when_file or "" for outcome in _of_stage(stage))
         for gate in stage.gates:
             yield from _judged(gate)
             yield from (outcome.when_file or "" for outcome in gate.on_failure)

@@ -67,12 +67,6 @@ def _unusable(draft: Draft) -> Problem | None:
     if mistakes:
         where = f"Pipeline {pipeline.namespace}/{pipeline.name}"
         return Problem("PipelineInvalid", f"{where} cannot be used: {'; '.join(mistakes)}", blocked=True)
-    if repository.spec.forge is not None:
-        message = (
-            f"Repository {repository.metadata.name} names a forge, which this version cannot use yet: "
-            "remove spec.forge to let the item end with its branch ready"
-        )
-        return Problem("ForgeUnsupported", message, blocked=True)
     for stage in pipeline.spec.stages:
         if stages.agent_of(pipeline.spec, stage.agent).command is None:
             message = (

@@ -539,12 +539,6 @@ def test_a_lost_copy_of_the_pipeline_is_a_condition_even_while_a_run_ends() -> N
 
 START_PROBLEMS: dict[str, tuple[dict[str, Any], dict[str, Any], str, str]] = {
     "the branch is the base branch": ({"branch": "main"}, {}, "BranchIsBase", "another spec.branch"),
-    "a forge that cannot be used yet": (
-        {},
-        {"forge": {"gitea": {"url": "https://g", "owner": "o", "name": "n", "token": {"secretName": "s", "key": "k"}}}},
-        "ForgeUnsupported",
-        "spec.forge",
-    ),
 }
 
 

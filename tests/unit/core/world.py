@@ -12,15 +12,16 @@ import functools
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 
-from workitems import protocol
+from tests.fake_forge import FakeForge
+from workitems import errors, protocol
 from workitems.api import (
     CurrentRun,
     Decision,
@@ -37,18 +38,20 @@ from workitems.api import (
     WorkItem,
     WorkItemStatus,
 )
-from workitems.core import manifests, verdicts
+from workitems.core import effects, manifests, verdicts
 from workitems.core.decide import decide
 from workitems.core.facts import (
     Admission,
     ContainerView,
     Defaults,
+    EffectOutcome,
     Facts,
     JobView,
     PipelineView,
     PodView,
     Problem,
 )
+from workitems.core.forge import Check, Question, Reading
 from workitems.core.plan import (
     Acknowledge,
     Action,
@@ -59,8 +62,10 @@ from workitems.core.plan import (
     Plan,
     ReleaseJobs,
 )
+from workitems.forge_effects import ForgeEffects
 
 JSON = dict[str, Any]
+T = TypeVar("T")
 START = datetime(2026, 11, 22, 14, 0, 0, 123456, tzinfo=UTC)
 DOCUMENTS = "docs/work-items/et-12"
 NAMESPACE = "team-a"
@@ -68,6 +73,14 @@ CONTRACT = Path(__file__).parents[2] / "contract"
 FINISHED = (Phase.DONE, Phase.ABORTED)
 DEFAULTS = Defaults(runner_image="registry.example.com/operator:1", agent_image="registry.example.com/agent:1")
 
+FORGE: JSON = {
+    "gitea": {
+        "url": "https://git.example.com",
+        "owner": "shop",
+        "name": "web",
+        "token": {"secretName": "shop-gitea", "key": "token"},
+    }
+}
 EVICTED = "The node was low on resource: memory."
 
 
@@ -334,6 +347,13 @@ class World:
         self.phases: list[tuple[str, str]] = []
         """Every (stage, phase) that was written, without repetitions."""
         self.plans: list[Plan] = []
+        self.forge = FakeForge(lambda _branch: self.branch)
+        """Of a Repository that names one."""
+        self.forge.cut = lambda _moment: self._boundary()
+        self.forge.reports = lambda _commit: [Check("build", "success", "https://ci.example.com/1")]
+        self._carriers = ForgeEffects(self._forge_of).carriers()
+        self._outcomes: list[EffectOutcome] = []
+        self._reading: Reading | None = None
 
     # What the operator sees.
 
@@ -381,6 +401,7 @@ class World:
             message = "there is no Repository shop in namespace team-a: apply it; the item goes on by itself"
             problem = problem or Problem("RepositoryNotFound", message)
         facts = replace(facts, decisions=pending, pipeline=view, repository=repository, problem=problem or self.problem)
+        facts = replace(facts, outcomes=tuple(self._outcomes), reading=self._reading)
         if item.status.run is not None:
             return replace(facts, run_job=self._view(item.status.run.job))
         names = [g.job for g in item.status.gates if g.job is not None and g.result is GateResult.PENDING]
@@ -417,15 +438,64 @@ class World:
         facts = self.facts()
         plan = decide(facts)
         assert not self.twice or decide(facts) == plan, "the same facts gave two plans"
-        announced = any(effect.state == "Intended" for effect in plan.status.effects)
+        announced = any(effect.state == "Intended" and not effect.target for effect in plan.status.effects)
         assert not announced or plan.requeue_seconds == 0, "an announced effect waits for an event that may be lost"
         self.plans.append(plan)
         for action in plan.before:
             self._carry_out(action)
+        self._reading = None
         self._write(facts.item, plan.status)
+        self._outcomes = []
         for action in plan.after:
             self._carry_out(action)
+        self._deliver()
+        if plan.question is not None:
+            self._reading = self._read_forge(plan.question)
         return plan
+
+    def _deliver(self) -> None:
+        """What the executor of the outbox does meanwhile: strictly in order, as far as the forge answers."""
+        for effect in effects.waiting(self.status.effects):
+            if effect.next_attempt_at is not None and effect.next_attempt_at > self.now:
+                return
+            # The item as a live read shows it.
+            item = WorkItem.parse(json.loads(json.dumps(self.item)))
+            self._boundary()
+            try:
+                result = _driven(self._carriers[effect.kind](item, effect))
+            except errors.WorkItemsError as error:
+                reason = error.reason if isinstance(error, errors.Permanent) else None
+                again = self.now + timedelta(seconds=5 * 2 ** min(effect.attempts, 6))
+                failed = EffectOutcome(
+                    effect.id, "Intended", effect.attempts + 1, None, again, reason=reason, error=str(error)
+                )
+                self._outcomes.append(failed)
+                return
+            if result is None:
+                return
+            self._boundary()
+            self._outcomes.append(
+                EffectOutcome(
+                    effect.id,
+                    result.state,
+                    effect.attempts + 1,
+                    result.ref,
+                    reason=result.reason,
+                    error=result.error,
+                    values=result.values,
+                )
+            )
+
+    def _read_forge(self, question: Question) -> Reading:
+        try:
+            pull = _driven(self.forge.get(question.number)) if question.number is not None else None
+            return Reading(question, pull, _driven(self.forge.checks(question.commit)))
+        except errors.WorkItemsError as error:
+            reason = error.reason if isinstance(error, errors.Permanent) else ""
+            return Reading(question, error=str(error), reason=reason, again_seconds=10)
+
+    async def _forge_of(self, _namespace: str, _repository: str) -> FakeForge:
+        return self.forge
 
     def rest(self, steps: int = 12) -> Plan:
         """Step, and start again after a kill, until nothing changes any more at this moment."""
@@ -434,8 +504,10 @@ class World:
             try:
                 plan = self.step()
             except Killed:
+                self._outcomes, self._reading = [], None
                 continue
-            if self.changes == before and plan.requeue_seconds != 0:
+            news = self._outcomes or self._reading is not None
+            if self.changes == before and plan.requeue_seconds != 0 and not news:
                 return plan
         raise AssertionError(f"no rest after {steps} steps: {[str(p) for p in self.plans[-4:]]}")
 
@@ -655,11 +727,15 @@ class World:
         elif status.phase is Phase.IN_REVIEW and approve:
             waiting = next(g for g in status.gates if g.reason == "WaitingForApproval" and g.stage == status.stage)
             self.approve(waiting.name)
-        elif status.next_attempt_at is not None and plan.requeue_seconds is not None and status.hold is None:
+        elif plan.requeue_seconds is not None and status.hold is None and self._waits_a_while(status):
             self.pass_time(seconds=plan.requeue_seconds + 1)
         else:
             return False
         return True
+
+    def _waits_a_while(self, status: WorkItemStatus) -> bool:
+        """For the end of a backoff, or for the forge."""
+        return status.next_attempt_at is not None or (status.phase is Phase.IN_PROGRESS and status.run is None)
 
     def _end_by_script(self, run: CurrentRun) -> None:
         job = self.jobs[run.job]
@@ -673,6 +749,18 @@ class World:
     def script(self, stage: str, *ends: End | Script) -> None:
         """How the next runs of a stage end."""
         self.scripts.setdefault(stage, []).extend(_script(end) for end in ends)
+
+
+def _driven(coroutine: Awaitable[T]) -> T:
+    """What a coroutine that never waits returns."""
+    if not isinstance(coroutine, Coroutine):
+        raise TypeError("only a coroutine can be driven")
+    try:
+        coroutine.send(None)
+    except StopIteration as end:
+        value: T = end.value
+        return value
+    raise AssertionError("it waits for something")
 
 
 def _script(end: End | Script) -> Script:

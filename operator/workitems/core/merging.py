@@ -1,0 +1,170 @@
+"""The merge at the end of the last stage: only of the commit that every gate holds for, and the forge is told which.
+
+What the item waits for stands in status at every moment: an announced effect that is not carried out yet, or the
+question to the forge. A merge that failed is acted upon in the step that learns of it, and forgotten there, so that
+whatever is tried next begins with a fresh look at the forge.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from workitems.api import Effect, Merge, Phase, Stage
+from workitems.core import begin, checks, effects, outcomes, pull_requests
+from workitems.core.draft import Draft
+from workitems.core.forge import MergeResult, PullRequest
+from workitems.core.start import wait_for
+
+OUT_OF_DATE = "OutOfDate"
+"""Reason of a fast-forward that is none, because the base has commits that the branch lacks."""
+OUT_OF_DATE_REFUSED = "OutOfDateRefused"
+"""The same, where the forge's own rules may be the cause, or something else may be."""
+CONFLICT = str(MergeResult.CONFLICT)
+HEAD_MOVED = str(MergeResult.HEAD_MOVED)
+MOST_MOVES = 5
+"""How often a forge may say that the head moved while it names that very head."""
+
+
+def settle(draft: Draft, stage: Stage, merge: Merge) -> bool | None:
+    """Merge the head, for which every gate holds. None: it is merged, or need not be; True: walk again; False: wait."""
+    content, known = draft.status.content, draft.status.pull_request
+    if content is None:
+        raise AssertionError("a complete stage has a content")
+    if known is not None and known.state == "merged" and known.head == content.commit:
+        return None
+    if not draft.has_forge:
+        return None
+    draft.set(stage=stage.name)
+    if draft.facts.problem is not None:
+        wait_for(draft, draft.facts.problem)
+        return False
+    if pull_requests.ensure(draft, stage):
+        return True
+    short = content.commit[:12]
+    opening = effects.find(draft.status.effects, f"pr-{short}")
+    if opening is not None and opening.state == "Intended":
+        pull_requests.wait_for_effect(draft, "PullRequestOpening", opening)
+        return False
+    if draft.facts.item.spec.suspend:
+        draft.wait(Phase.SUSPENDED, "Suspended", "spec.suspend is true: nothing is merged; set it to false to go on")
+        return False
+    if not begin.may_try(draft):
+        return False
+    updating = effects.find(draft.status.effects, f"update-{short}")
+    if updating is not None:
+        draft.merging = True
+        return _updated(draft, stage, updating)
+    merging = effects.find(draft.status.effects, f"merge-{short}")
+    if merging is not None and merging.state == "Intended":
+        draft.merging = True
+        pull_requests.wait_for_effect(draft, "Merging", merging)
+        return False
+    if merging is not None and merging.state == "Failed" and merging.reason not in (HEAD_MOVED, effects.WITHDRAWN):
+        return _failed(draft, stage, merge, merging)
+    return _merge(draft, merge, merging)
+
+
+def _merge(draft: Draft, merge: Merge, before: Effect | None) -> bool:
+    """Announce the merge, if the forge says now what it said when the gates passed."""
+    found = _ask(draft, "Merging", "asks the forge once more before the merge")
+    reading, commit = draft.facts.reading, pull_requests.question(draft).commit
+    if found is None or reading is None:
+        return False
+    pull_requests.learn(draft, pull_requests.values_of(found))
+    if found.state == "merged":
+        # By a person: of this very commit, and the item is done, or of another one, and it is held for that.
+        return True
+    if found.state == "closed":
+        return _hold(draft, pull_requests.CLOSED, pull_requests.closed_message(found.number, found.url))
+    if pull_requests.head_moved(draft, found):
+        return False
+    if checks.read_again(draft, reading.checks):
+        return True
+    moves = before.attempts if before is not None and before.reason == HEAD_MOVED else 0
+    if before is not None and moves >= MOST_MOVES:
+        draft.drop_effect(before.id)
+        message = f"the forge says that the head moved, and names {found.head[:12]} all the same"
+        return _hold(draft, "HeadKeepsMoving", message)
+    params = {
+        "number": str(found.number),
+        "commit": commit,
+        "base": draft.status.base_branch or "",
+        "method": merge.method,
+        "deleteBranch": "true" if merge.delete_branch else "false",
+    }
+    effect_id = f"merge-{commit[:12]}"
+    draft.intend(effect_id, pull_requests.MERGE, target=effects.FORGE, params=params)
+    announced = effects.find(draft.status.effects, effect_id)
+    if announced is not None and moves:
+        # Counted on, so that the limit is reached.
+        counted = announced.model_copy(update={"attempts": moves})
+        draft.set(effects=effects.replaced(draft.status.effects, counted))
+    draft.merging = True
+    draft.note(f"merge pull request {found.number} at {commit[:12]}")
+    draft.wait(Phase.IN_PROGRESS, "Merging", f"merges pull request {found.number} ({found.url})")
+    return False
+
+
+def _ask(draft: Draft, reason: str, doing: str) -> PullRequest | None:
+    """The pull request as the forge has it now; None: not known yet, and the draft says so."""
+    reading, question = draft.facts.reading, pull_requests.question(draft)
+    if reading is None or reading.question != question:
+        draft.question = question
+        draft.wait(Phase.IN_PROGRESS, reason, doing)
+        draft.again_in(pull_requests.POLL)
+        return None
+    if reading.error:
+        phase = Phase.BLOCKED if reading.reason else Phase.IN_PROGRESS
+        draft.wait(phase, reading.reason or "ForgeUnreachable", f"{doing}, until it answers: {reading.error}")
+        draft.again_in(timedelta(seconds=reading.again_seconds))
+    return reading.pull_request
+
+
+def _hold(draft: Draft, reason: str, message: str) -> bool:
+    draft.hold(Phase.BLOCKED, reason, f"{message}. Then: {outcomes.retry_command(draft)}", stands=True)
+    return True
+
+
+def _failed(draft: Draft, stage: Stage, merge: Merge, effect: Effect) -> bool:
+    """The forge did not merge: bring the branch up to date, send the item back, or ask a person."""
+    draft.drop_effect(effect.id)
+    said = effect.last_error or "the forge gave no reason"
+    if effect.reason in (OUT_OF_DATE, OUT_OF_DATE_REFUSED) and merge.update_branch != "Never":
+        params = {**effect.params, "style": merge.update_branch.lower()}
+        draft.intend(
+            effect.id.replace("merge-", "update-", 1),
+            pull_requests.UPDATE_BRANCH,
+            target=effects.FORGE,
+            params=params,
+        )
+        draft.note("bring the branch up to date")
+        return True
+    if effect.reason in (OUT_OF_DATE, CONFLICT):
+        return _conflict(draft, stage, said)
+    return _hold(draft, "MergeRefused", f"the forge refuses the merge: {said}. Mend that in the forge")
+
+
+def _conflict(draft: Draft, stage: Stage, said: str) -> bool:
+    if outcomes.merge_failed(draft, stage, "MergeConflict", said):
+        return True
+    name, base = draft.status.branch, draft.status.base_branch
+    return _hold(draft, "MergeConflict", f"{said}. Merge {base} into {name} by hand and push it")
+
+
+def _updated(draft: Draft, stage: Stage, effect: Effect) -> bool:
+    """The base's commits are on their way into the branch: once they are there, its new head is looked at."""
+    if effect.state == "Intended":
+        pull_requests.wait_for_effect(draft, "BranchUpdating", effect)
+        return False
+    if effect.state == "Failed":
+        draft.drop_effect(effect.id)
+        if effect.reason == effects.WITHDRAWN:
+            return True
+        return _conflict(draft, stage, effect.last_error or "the base's new commits conflict with the branch")
+    found = _ask(draft, "BranchUpdating", "asks the forge for the branch's new head")
+    if found is None or pull_requests.head_moved(draft, found):
+        return False
+    # The forge says done, and the head is where it was: begin again, but not for ever.
+    draft.drop_effect(effect.id)
+    exhausted = draft.infrastructure_failed("bringing the branch up to date changed nothing")
+    return exhausted is None or _hold(draft, "InfraRetriesExhausted", f"{exhausted} by the forge's word it was done")

@@ -1,0 +1,264 @@
+"""A forge in memory that behaves as Gitea was measured to: what the real one refuses is refused here as well.
+
+It knows one repository whose branches the tests move. Requests that change something can be cut off before or after
+they take effect, which is how an operator dies in the middle; a forge can be away or refuse the token.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+from workitems import errors
+from workitems.core.forge import Check, Checks, Commit, MergeOutcome, MergeResult, PullRequest, Review
+from workitems.integrations.forge import Forge, Method
+
+URL = "https://git.example.com/shop/web/pulls"
+
+
+class Branch(Protocol):
+    """What a test's git knows about one branch."""
+
+    base: str
+    head: str | None
+    files: dict[str, str]
+
+    def commit(self, files: dict[str, str], *, ours: bool) -> str: ...
+
+
+@dataclass
+class Pull:
+    """One pull request, as the forge keeps it."""
+
+    number: int
+    branch: str
+    base: str
+    title: str
+    body: str
+    state: Literal["open", "merged", "closed"] = "open"
+    head: str = ""
+    """Where it was when it was closed or merged."""
+    merge_commit: str | None = None
+    comments: dict[str, str] = field(default_factory=dict)
+    empty: bool = False
+    """Made although there was nothing to merge: the real one does that, too."""
+
+
+@dataclass
+class FakeForge(Forge):
+    """One repository on the forge."""
+
+    branch_of: Callable[[str], Branch]
+    pulls: dict[int, Pull] = field(default_factory=dict)
+    statuses: dict[str, dict[str, Check]] = field(default_factory=dict)
+    """Of each commit, the newest by context."""
+    reports: Callable[[str], list[Check]] = field(default=lambda _commit: [])
+    """What the CI says about a commit that has no statuses of its own."""
+    base_ahead: tuple[Commit, ...] = ()
+    """Commits of the base that no branch has yet."""
+    conflicts: bool = False
+    protected: str = ""
+    """Why the base takes no merge."""
+    away: str = ""
+    refuses: errors.Permanent | None = None
+    merges: list[tuple[int, str]] = field(default_factory=list)
+    """Every merge that happened: number and commit."""
+    requests: list[str] = field(default_factory=list)
+    """Every change that was carried out."""
+    reviewed: dict[int, tuple[Review, ...]] = field(default_factory=dict)
+    webhooks: dict[str, str] = field(default_factory=dict)
+    cut: Callable[[str], None] = field(default=lambda _moment: None)
+    """Told before and after each change; may raise, which is how an operator dies."""
+    guard: Callable[[str], None] = field(default=lambda _commit: None)
+    """Asked before a merge happens, so that a test can see whether it may."""
+
+    def copy(self, branch_of: Callable[[str], Branch]) -> FakeForge:
+        """This moment of it, beside other branches."""
+        # What is only asked is shared; what changes is not.
+        return FakeForge(
+            branch_of,
+            copy.deepcopy(self.pulls),
+            copy.deepcopy(self.statuses),
+            self.reports,
+            self.base_ahead,
+            self.conflicts,
+            self.protected,
+            self.away,
+            self.refuses,
+            list(self.merges),
+            list(self.requests),
+            guard=self.guard,
+        )
+
+    # --- what a test does and sees
+
+    def report(self, commit: str, **states: Literal["success", "failure", "pending"]) -> None:
+        """A CI says something about a commit."""
+        known = self.statuses.setdefault(commit, {})
+        for context, state in states.items():
+            known[context] = Check(context, state, f"https://ci.example.com/{context}", f"{context} {state}")
+
+    def merge_by_hand(self, number: int) -> None:
+        """A person presses the button, whatever the gates say."""
+        self._merge(self.pulls[number])
+
+    def open(self) -> list[Pull]:
+        """Those that are open."""
+        return [pull for pull in self.pulls.values() if pull.state == "open"]
+
+    def check(self) -> None:
+        """What must hold after every test: nothing twice, nothing empty."""
+        assert not [pull.number for pull in self.pulls.values() if pull.empty], "an empty pull request"
+        pairs = [(pull.branch, pull.base) for pull in self.open()]
+        assert len(set(pairs)) == len(pairs), "two open pull requests of one branch"
+        assert len({number for number, _ in self.merges}) == len(self.merges), "merged twice"
+
+    # --- the protocol
+
+    async def find(self, branch: str, base: str) -> PullRequest | None:
+        self._answer()
+        own = [pull for pull in self.pulls.values() if (pull.branch, pull.base) == (branch, base)]
+        own.sort(key=lambda pull: (pull.state == "open", pull.number))
+        return self._view(own[-1]) if own else None
+
+    async def get(self, number: int) -> PullRequest:
+        self._answer()
+        return self._view(self._pull(number))
+
+    async def head(self, branch: str) -> str | None:
+        self._answer()
+        return self.branch_of(branch).head
+
+    async def ahead(self, base: str, head: str) -> int:
+        self._answer()
+        assert base != head
+        return int(self._differs(head))
+
+    async def commits(self, base: str, head: str, most: int = 20) -> tuple[Commit, ...]:
+        self._answer()
+        # Asked from the branch's side alone: what the base has and the branch lacks.
+        assert base != head
+        return self.base_ahead[:most]
+
+    async def ensure(self, branch: str, base: str, *, title: str, body: str) -> PullRequest:
+        self._answer()
+        for pull in self.open():
+            if (pull.branch, pull.base) == (branch, base):
+                if (pull.title, pull.body) != (title, body):
+                    await self.update(pull.number, title=title, body=body)
+                return self._view(pull)
+        head = self.branch_of(branch).head
+        if head is None:
+            raise errors.Permanent("BranchNotFound", f"the forge has no branch {branch}")
+        self.cut("before opening")
+        number = len(self.pulls) + 7
+        self.pulls[number] = Pull(number, branch, base, title, body, empty=not self._differs(head))
+        self.requests.append(f"open {number}")
+        self.cut("after opening")
+        return self._view(self.pulls[number])
+
+    async def update(self, number: int, *, title: str, body: str) -> None:
+        self._answer()
+        pull = self._pull(number)
+        if (pull.title, pull.body) == (title, body):
+            return
+        self.cut("before updating")
+        pull.title, pull.body = title, body
+        self.requests.append(f"update {number}")
+        self.cut("after updating")
+
+    async def close(self, number: int) -> None:
+        self._answer()
+        pull = self._pull(number)
+        if pull.state != "open":
+            return
+        self.cut("before closing")
+        pull.head, pull.state = self._view(pull).head, "closed"
+        self.requests.append(f"close {number}")
+        self.cut("after closing")
+
+    async def checks(self, commit: str) -> Checks:
+        self._answer()
+        known = self.statuses.get(commit)
+        return Checks(commit, tuple(known.values()) if known is not None else tuple(self.reports(commit)))
+
+    async def merge(self, number: int, commit: str, method: Method, *, delete_branch: bool) -> MergeOutcome:
+        self._answer()
+        pull = self._pull(number)
+        if pull.state == "merged":
+            return MergeOutcome(MergeResult.MERGED, pull.merge_commit)
+        if pull.state == "closed":
+            return MergeOutcome(MergeResult.REFUSED, message="the pull request is closed")
+        if self._view(pull).head != commit:
+            return MergeOutcome(MergeResult.HEAD_MOVED, message="head target does not match")
+        if self.conflicts or (method == "fast-forward-only" and self.base_ahead):
+            return MergeOutcome(MergeResult.CONFLICT, message="Please try again later")
+        if self.protected:
+            return MergeOutcome(MergeResult.REFUSED, message=self.protected)
+        self.cut("before merging")
+        self.guard(commit)
+        self._merge(pull)
+        self.requests.append(f"merge {number}{' and delete the branch' if delete_branch else ''}")
+        self.cut("after merging")
+        return MergeOutcome(MergeResult.MERGED, pull.merge_commit)
+
+    async def update_branch(self, number: int, style: Literal["merge", "rebase"]) -> None:
+        self._answer()
+        pull = self._pull(number)
+        if self.conflicts:
+            raise errors.Permanent("Conflict", "merge failed because of conflict")
+        self.cut("before updating the branch")
+        branch = self.branch_of(pull.branch)
+        new = {f"src/{commit.id[:8]}.py": commit.subject for commit in self.base_ahead}
+        branch.commit({**branch.files, **new}, ours=False)
+        self.base_ahead = ()
+        self.requests.append(f"update branch of {number} by {style}")
+        self.cut("after updating the branch")
+
+    async def comment(self, number: int, marker: str, body: str) -> str:
+        self._answer()
+        self.cut("before commenting")
+        self._pull(number).comments[marker] = body
+        self.cut("after commenting")
+        return marker
+
+    async def reviews(self, number: int) -> tuple[Review, ...]:
+        self._answer()
+        return self.reviewed.get(number, ())
+
+    async def ensure_webhook(self, url: str, secret: str) -> None:
+        self._answer()
+        self.webhooks[url] = secret
+
+    async def close_client(self) -> None:
+        pass
+
+    # --- inside
+
+    def _answer(self) -> None:
+        if self.away:
+            raise errors.Transient(self.away)
+        if self.refuses is not None:
+            raise self.refuses
+
+    def _pull(self, number: int) -> Pull:
+        if number not in self.pulls:
+            raise errors.Permanent("PullRequestNotFound", f"the forge has no pull request {number}")
+        return self.pulls[number]
+
+    def _differs(self, head: str) -> bool:
+        return head != self.branch_of("").base and head not in [commit for _, commit in self.merges]
+
+    def _merge(self, pull: Pull) -> None:
+        pull.head = self._view(pull).head
+        pull.state = "merged"
+        pull.merge_commit = hashlib.sha1(f"merge {pull.number} {pull.head}".encode()).hexdigest()
+        self.merges.append((pull.number, pull.head))
+
+    def _view(self, pull: Pull) -> PullRequest:
+        head = pull.head if pull.state != "open" else (self.branch_of(pull.branch).head or "")
+        url = f"{URL}/{pull.number}"
+        return PullRequest(pull.number, url, pull.state, head, pull.base, pull.merge_commit, mergeable=None)
