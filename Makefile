@@ -47,6 +47,10 @@ soak: .venv/.synced ## What takes longer than CI can: the operator killed forty 
 bench: .venv/.synced ## Seconds a stage beside the floor, on the cluster
 	@.venv/bin/pytest -q -s -p tests.e2e.conftest bench/bench_stages.py
 
+.PHONY: bench-load
+bench-load: .venv/.synced ## What the operator itself costs and holds out, on a control plane of its own
+	@.venv/bin/python -m bench.load $(LOAD)
+
 .PHONY: format
 format: .venv/.synced ## Format the code and apply the safe fixes
 	@.venv/bin/ruff format
