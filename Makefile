@@ -27,6 +27,7 @@ demo: .venv/.synced ## Carry a real WorkItem from created to done on a real clus
 .PHONY: test
 test: .venv/.synced ## Run every test, the end-to-end ones on a real cluster included
 	@.venv/bin/python -m hack.cluster test-tools
+	@.venv/bin/python -m hack.cluster gitea >/dev/null
 	@.venv/bin/pytest -n 4 tests/unit tests/loop
 	@.venv/bin/pytest -v tests/e2e
 

@@ -1,4 +1,4 @@
-"""The command line: `python -m hack.cluster up|down|status|env|images|test-tools`."""
+"""The command line: `python -m hack.cluster up|down|status|env|images|test-tools|gitea`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import shlex
 import sys
 from pathlib import Path
 
-from hack.cluster import choose, elevation, images, packages
+from hack.cluster import choose, elevation, gitea, images, packages
 from hack.cluster.errors import ClusterError
 from hack.cluster.model import Cluster
 
@@ -18,6 +18,7 @@ _COMMANDS = {
     "status": "one line; exit code 0 if it is ready, else 1",
     "env": "print what to `eval` in a shell to use the cluster",
     "test-tools": "install the Debian packages that the unit tests need, where they are missing",
+    "gitea": "build Gitea, the forge of the tests and the demo, once for this machine; prints its folder",
     "images": "build the operator's and the agent's image and load them; prints their names",
 }
 
@@ -53,6 +54,8 @@ def _run(command: str, cluster: Cluster) -> int:
             _test_tools()
         case "env":
             print("\n".join(_environment(cluster)))
+        case "gitea":
+            print(gitea.ensure())
         case "images":
             built = images.build_and_load(cluster)
             print(f"OPERATOR_IMAGE={built.operator}\nAGENT_IMAGE={built.agent}")

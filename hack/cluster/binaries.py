@@ -20,7 +20,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from hack.cluster import shell, toolchain
+from hack.cluster import packages, shell, toolchain
 from hack.cluster.errors import ClusterError
 
 _ARCHITECTURES = {"x86_64": "amd64", "amd64": "amd64", "aarch64": "arm64", "arm64": "arm64"}
@@ -28,11 +28,18 @@ _ARCHITECTURES = {"x86_64": "amd64", "amd64": "amd64", "aarch64": "arm64", "arm6
 
 @dataclass(frozen=True)
 class Module:
-    """One Go module of `go/`: the programs it yields by package, and how long they take on two idle cores."""
+    """One Go module of `go/`: the programs it yields by package, and how long they take on two idle cores.
+
+    `files`: folders of the programs' own module that they read when they run, kept beside them. `tags`: build tags.
+    `cgo`: whether they contain C, which takes a C compiler.
+    """
 
     name: str
     programs: dict[str, str]
     minutes: str
+    files: tuple[str, ...] = ()
+    tags: str = ""
+    cgo: bool = False
 
     @property
     def folder(self) -> Path:
@@ -48,6 +55,14 @@ KUBE_ROUTER = Module(
     "kube-router", {"kube-router": "github.com/cloudnativelabs/kube-router/v2/cmd/kube-router"}, "2 minutes"
 )
 KIND = Module("kind", {"kind": "sigs.k8s.io/kind"}, "1 minute")
+GITEA = Module(
+    "gitea",
+    {"gitea": "code.gitea.io/gitea"},
+    "8 minutes",
+    files=("options", "public", "templates"),
+    tags="sqlite sqlite_unlock_notify",
+    cgo=True,
+)
 
 
 @dataclass(frozen=True)
@@ -111,12 +126,15 @@ def build(module: Module, cache: Path) -> Path:
         if folder.is_dir():
             return folder
         go = toolchain.find(module.folder, cache)
+        if module.cgo:
+            packages.ensure_compiler()
         shell.say(f"building {names} from Go modules, once for this machine: about {module.minutes} on two idle cores")
         partial = folder.with_name(folder.name + ".partial")
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
         for program, package in module.programs.items():
             _build_one(go, module, package, partial / program)
+            _copy_files(go, module, package, partial)
         partial.rename(folder)
     return folder
 
@@ -126,19 +144,13 @@ def _build_one(go: Path, module: Module, package: str, target: Path) -> None:
         r"^\s*(?:require )?k8s\.io/kubernetes (v\S+)", (module.folder / "go.mod").read_text(), re.MULTILINE
     )
     linker = "-s -w" + (f" -X k8s.io/component-base/version.gitVersion={version.group(1)}" if version else "")
-    argv = [go, "build", "-mod=readonly", "-v", "-trimpath", "-ldflags", linker, "-o", target, package]
+    tags = [f"-tags={module.tags}"] if module.tags else []
+    argv = [go, "build", "-mod=readonly", "-v", "-trimpath", *tags, "-ldflags", linker, "-o", target, package]
     process = subprocess.Popen(
         # The lowest priority: the person goes on working meanwhile, and an idle machine is no slower for it.
         ["nice", *map(str, argv)],
         cwd=module.folder,
-        env={
-            **os.environ,
-            "CGO_ENABLED": "0",
-            "GOARCH": architecture(),
-            "GOOS": "linux",
-            "GOFLAGS": "",
-            "GOWORK": "off",
-        },
+        env={**os.environ, **_environment(module)},
         stderr=subprocess.PIPE,
         text=True,
     )
@@ -151,6 +163,27 @@ def _build_one(go: Path, module: Module, package: str, target: Path) -> None:
             "The build needs a Go module proxy (`go env GOPROXY`) and 8 GB of disk; run the command again to go on "
             "where it stopped."
         )
+
+
+def _environment(module: Module) -> dict[str, str]:
+    """What makes a build the same on every machine."""
+    cgo = "1" if module.cgo else "0"
+    return {"CGO_ENABLED": cgo, "GOARCH": architecture(), "GOOS": "linux", "GOFLAGS": "", "GOWORK": "off"}
+
+
+def _copy_files(go: Path, module: Module, package: str, target: Path) -> None:
+    """Put what the program reads beside it: Go's own copy may be cleaned away at any time."""
+    if not module.files:
+        return
+    listed = [str(go), "list", "-mod=readonly", "-f", "{{.Module.Dir}}", package]
+    source = Path(shell.run(listed, cwd=module.folder, env=_environment(module)).strip())
+    for folder in module.files:
+        for path in sorted((source / folder).rglob("*")):
+            if path.is_file():
+                # Contents alone: Go's copy is read-only, and a cache must be possible to delete.
+                copy = target / path.relative_to(source)
+                copy.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(path, copy)
 
 
 def _show_progress(program: str, lines: Iterable[str]) -> str:
@@ -173,4 +206,6 @@ def _folder(module: Module, cache: Path) -> Path:
     for path in sources:
         digest.update(str(path.relative_to(module.folder)).encode() + b"\0" + path.read_bytes())
     digest.update(repr(sorted(module.programs.items())).encode())
+    if module.files or module.tags or module.cgo:
+        digest.update(repr((module.files, module.tags, module.cgo)).encode())
     return cache / "bin" / f"{next(iter(module.programs))}-{digest.hexdigest()[:12]}-linux-{architecture()}"

@@ -45,9 +45,14 @@ def is_root() -> bool:
     return os.geteuid() == 0
 
 
+def possible() -> bool:
+    """Whether sudo makes this person root without asking for a password."""
+    return shell.find("sudo") is not None and shell.attempt(["sudo", "-n", "true"]).returncode == 0
+
+
 def check() -> None:
     """Raises ClusterError when this is neither root nor someone whom sudo makes root without asking for a password."""
-    if not is_root() and (shell.find("sudo") is None or shell.attempt(["sudo", "-n", "true"]).returncode != 0):
+    if not is_root() and not possible():
         raise ClusterError(
             "The local cluster needs root, or sudo without a password, and Docker, which would do without, does not "
             "run here; "

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from hack.cluster import shell
+from hack.cluster import elevation, shell
 from hack.cluster.errors import ClusterError
 
 NODE = {
@@ -27,6 +27,8 @@ NODE = {
 TESTS = {"busybox": "busybox", "sshd": "openssh-server", "ssh": "openssh-client", "git": "git"}
 """What the runner's tests try it against: another shell, a real ssh server."""
 IMAGES = {"buildah": "buildah", "mmdebstrap": "mmdebstrap", "git": "git"}
+COMPILER = {"gcc": "gcc"}
+"""What Go needs for programs that contain C, as SQLite does."""
 
 _CNI_FOLDERS = (Path("/opt/cni/bin"), Path("/usr/lib/cni"), Path("/usr/libexec/cni"))
 _CNI_PLUGINS = ("bridge", "host-local", "loopback")
@@ -63,6 +65,20 @@ def tests_missing() -> list[str]:
 def ensure_tests() -> None:
     """Install what the unit tests need. Raises ClusterError when it is missing and cannot be installed."""
     _install(tests_missing())
+
+
+def ensure_compiler() -> None:
+    """Install a C compiler with the C library's headers, where they are missing; as root alone.
+
+    Raises ClusterError when they cannot be installed.
+    """
+    missing = _missing(COMPILER) + ([] if Path("/usr/include/stdlib.h").exists() else ["libc6-dev"])
+    if missing and not elevation.is_root():
+        raise ClusterError(
+            f"Here {', '.join(missing)} is missing; install it (`sudo apt-get install {' '.join(missing)}`) and run "
+            "the command again."
+        )
+    _install(missing)
 
 
 def cni_folder() -> Path | None:
