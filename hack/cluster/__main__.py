@@ -1,4 +1,4 @@
-"""The command line: `python -m hack.cluster up|down|status|env|images|test-tools|gitea`."""
+"""The command line: `python -m hack.cluster up|down|status|env|images|claude-image|claude-cli|test-tools|gitea`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import shlex
 import sys
 from pathlib import Path
 
-from hack.cluster import choose, elevation, gitea, images, packages
+from hack.cluster import choose, claude, elevation, gitea, images, packages, settings
 from hack.cluster.errors import ClusterError
 from hack.cluster.model import Cluster
 
@@ -20,6 +20,8 @@ _COMMANDS = {
     "test-tools": "install the Debian packages that the unit tests need, where they are missing",
     "gitea": "build Gitea, the forge of the tests and the demo, once for this machine; prints its folder",
     "images": "build the operator's and the agent's image and load them; prints their names",
+    "claude-image": "the same for the image with the Claude Code CLI; prints its name",
+    "claude-cli": "fetch the Claude Code CLI for the tests, where it is missing; prints where it is",
 }
 
 
@@ -59,6 +61,10 @@ def _run(command: str, cluster: Cluster) -> int:
         case "images":
             built = images.build_and_load(cluster)
             print(f"OPERATOR_IMAGE={built.operator}\nAGENT_IMAGE={built.agent}")
+        case "claude-image":
+            print(f"CLAUDE_IMAGE={images.claude(cluster)}")
+        case "claude-cli":
+            print(claude.folder(settings.read().cache) / "claude")
     return 0
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,8 +36,8 @@ class Buildah:
         recipe = "\n".join((_BASE_RECIPE, *_BASE_PACKAGES, *_NOT_NEEDED, *_os_release(), binaries.architecture()))
         return f"localhost/workitems-base:{hashlib.sha256(recipe.encode()).hexdigest()[:12]}"
 
-    def build(self, context: Path, target: str, name: str) -> None:
-        """Build one target of the context's Dockerfile.
+    def build(self, context: Path, target: str, name: str, stages: Mapping[str, Path]) -> None:
+        """Build one target of the context's Dockerfile; `stages`: folders that take the place of stages.
 
         Raises ClusterError when it fails, with the build's output on stderr.
         """
@@ -47,6 +47,7 @@ class Buildah:
             self._stream(
                 "bud", "--isolation=chroot", "--layers", "--pull-never", f"--build-arg=BASE={self.base()}",
                 *(f"--volume={source}:{inside}:ro" for inside, source in mounts.items()),
+                *(f"--build-context={stage}={folder}" for stage, folder in stages.items()),
                 f"--target={target}", f"--tag={name}", context,
             )  # fmt: skip
 

@@ -30,6 +30,8 @@ _KEPT = (
 _KEPT_PREFIXES = (
     "WORKITEMS_",
     "PIP_",
+    "npm_config_",
+    "NPM_CONFIG_",
     "UV_",
     "HTTP_PROXY",
     "HTTPS_PROXY",

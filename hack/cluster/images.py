@@ -1,4 +1,4 @@
-"""The operator's and the agent's image: built from this checkout, loaded into the cluster, both only when they changed.
+"""The images of operator, agents and Claude Code: built from this checkout and loaded into the cluster once changed.
 
 An image is named after what goes into it (see dockerfile.py), so "is it there already" needs no bookkeeping: the name
 answers. A named context cannot be loaded from here, so its images must be named too.
@@ -7,11 +7,13 @@ answers. A named context cannot be loaded from here, so its images must be named
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from hack.cluster import binaries, dockerfile, elevation, settings, shell
+from hack.cluster import claude as cli
 from hack.cluster.buildah import Buildah
 from hack.cluster.errors import ClusterError
 from hack.cluster.model import Cluster
@@ -34,8 +36,8 @@ class Builder(Protocol):
     def base(self) -> str:
         """What a build starts from, as far as it is not in the Dockerfile."""
 
-    def build(self, context: Path, target: str, name: str) -> None:
-        """Build a target under a name."""
+    def build(self, context: Path, target: str, name: str, stages: Mapping[str, Path]) -> None:
+        """Build a target under a name; `stages`: folders that take the place of stages."""
 
     def has(self, name: str) -> bool:
         """Whether it was built before."""
@@ -55,9 +57,10 @@ class Docker:
         """The Dockerfile's own default."""
         return ""
 
-    def build(self, context: Path, target: str, name: str) -> None:
-        """Build a target under a name."""
-        shell.stream(["docker", "build", f"--target={target}", f"--tag={name}", context])
+    def build(self, context: Path, target: str, name: str, stages: Mapping[str, Path]) -> None:
+        """Build a target under a name; `stages`: folders that take the place of stages."""
+        replaced = [f"--build-context={stage}={folder}" for stage, folder in stages.items()]
+        shell.stream(["docker", "build", *replaced, f"--target={target}", f"--tag={name}", context])
 
     def has(self, name: str) -> bool:
         """Whether it was built before."""
@@ -91,9 +94,35 @@ def build_and_load(cluster: Cluster) -> Images:
             for target, name in _TARGETS.items()
         }
         for target, name in names.items():
-            _ensure(cluster, builder, target, name)
+            _ensure(cluster, builder, (target, name))
         _prune(cluster, builder, list(names.values()), chosen.cache / "images.history")
     return Images(**names)
+
+
+def claude(cluster: Cluster) -> str:
+    """The image for Claude Code agents in this cluster, apart from the others because of its size.
+
+    Raises ClusterError with what is missing or went wrong.
+    """
+    chosen = settings.read()
+    if cluster.kind == "context":
+        if not chosen.claude_image:
+            raise ClusterError(
+                f"The cluster of the context {cluster.context} fetches its images itself: push the target claude of "
+                "the Dockerfile to a registry it reads, and name it in WORKITEMS_CLAUDE_IMAGE."
+            )
+        return chosen.claude_image
+    if cluster.kind == "local" and not elevation.is_root():
+        return elevation.again("claude-image").strip().removeprefix("CLAUDE_IMAGE=")
+    cache = chosen.cache if cluster.kind == "kind" else chosen.for_root().cache
+    builder: Builder = Docker() if cluster.kind == "kind" else Buildah(cache)
+    with shell.locked(chosen.cache / "images.lock", "another process is building images; waiting for it"):
+        digest = dockerfile.content_hash(settings.REPOSITORY, "claude", builder.base(), binaries.architecture())
+        name = f"localhost/workitem-claude:{digest}"
+        if name not in (cluster.images() or ()):
+            _ensure(cluster, builder, ("claude", name), {cli.CONTEXT: cli.folder(cache)})
+        _prune(cluster, builder, [name], chosen.cache / "claude-images.history", keep=2)
+    return name
 
 
 def parse(output: str) -> Images:
@@ -128,21 +157,24 @@ def _named(chosen: settings.Settings, context: str) -> Images:
     return Images(operator=chosen.operator_image, agent=chosen.agent_image)
 
 
-def _ensure(cluster: Cluster, builder: Builder, target: str, name: str) -> None:
+def _ensure(
+    cluster: Cluster, builder: Builder, what: tuple[str, str], stages: Mapping[str, Path] | None = None
+) -> None:
+    target, name = what
     if name in (cluster.images() or ()):
         return
     if not builder.has(name):
         shell.say(f"building {name}")
-        builder.build(settings.REPOSITORY, target, name)
+        builder.build(settings.REPOSITORY, target, name, stages or {})
     load(cluster, name)
 
 
-def _prune(cluster: Cluster, builder: Builder, names: list[str], history: Path) -> None:
+def _prune(cluster: Cluster, builder: Builder, names: list[str], history: Path, keep: int = _KEPT_IMAGES) -> None:
     """Forget all but the last images. Not only the newest: pods of a rollout may still need the ones before."""
     known = [name for name in (history.read_text().split() if history.exists() else []) if name not in names] + names
     loaded = cluster.images() or set()
-    for old in known[:-_KEPT_IMAGES]:
+    for old in known[:-keep]:
         if old in loaded:
             cluster.forget(old)
         builder.forget(old)
-    shell.write_atomically(history, "\n".join(known[-_KEPT_IMAGES:]) + "\n")
+    shell.write_atomically(history, "\n".join(known[-keep:]) + "\n")

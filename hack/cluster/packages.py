@@ -81,6 +81,16 @@ def ensure_compiler() -> None:
     _install(missing)
 
 
+def ensure_npm() -> None:
+    """Install npm where there is none. Raises ClusterError when it is missing and cannot be installed."""
+    if shell.find("npm") is None and not elevation.is_root():
+        elevation.check()
+        shell.run(["sudo", "-n", "apt-get", "update", "-q"])
+        shell.run(["sudo", "-n", "apt-get", "install", "-q", "-y", "--no-install-recommends", "npm"])
+        return
+    _install(_missing({"npm": "npm"}))
+
+
 def cni_folder() -> Path | None:
     """The folder that has all the CNI plugins the cluster uses."""
     for folder in _CNI_FOLDERS:

@@ -19,13 +19,14 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 
 @dataclass(frozen=True)
 class Settings:
-    """Folders and choices; `operator_image` and `agent_image` matter only for an explicitly named context."""
+    """Folders and choices; the images matter only for an explicitly named context."""
 
     cache: Path
     state: Path
     context: str | None = None
     operator_image: str | None = None
     agent_image: str | None = None
+    claude_image: str | None = None
 
     def for_root(self) -> Settings:
         """The same with root's folders unless a person named others: the local cluster always belongs to root."""
@@ -49,6 +50,7 @@ def read() -> Settings:
         context=os.environ.get("WORKITEMS_CONTEXT") or None,
         operator_image=os.environ.get("WORKITEMS_OPERATOR_IMAGE") or None,
         agent_image=os.environ.get("WORKITEMS_AGENT_IMAGE") or None,
+        claude_image=os.environ.get("WORKITEMS_CLAUDE_IMAGE") or None,
     )
 
 

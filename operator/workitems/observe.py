@@ -18,7 +18,7 @@ from pydantic import ValidationError
 
 from workitems import cluster, errors, views
 from workitems.api import Decision, GateResult, Pipeline, PipelineSpec, Repository, WorkItem
-from workitems.core import begin, conditions, manifests, stages
+from workitems.core import begin, conditions, launch, manifests, stages
 from workitems.core.facts import Defaults, Facts, JobView, PipelineView, Problem
 
 log = structlog.get_logger(__name__)
@@ -60,7 +60,11 @@ class Observer:
         facts = await self._with_repository(facts)
         facts = await self._with_jobs(facts)
         if facts.problem is None and item.status.run is None:
-            problem = await self._missing_secret(facts) or await self._branch_in_use(facts)
+            problem = (
+                await self._missing_secret(facts)
+                or await self._missing_model_key(facts)
+                or await self._branch_in_use(facts)
+            )
             facts = replace(facts, problem=problem)
         # The reads took time; the decision is about now.
         return replace(facts, now=self._clock())
@@ -189,6 +193,25 @@ class Observer:
         repository = facts.repository.metadata.name
         message = f"Secret {name} of Repository {repository} does not exist in namespace {namespace}: create it"
         return Problem("SecretNotFound", message)
+
+    async def _missing_model_key(self, facts: Facts) -> Problem | None:
+        """The same for the keys of models. Only the names of a Secret's keys are looked at."""
+        if facts.pipeline is None:
+            return None
+        namespace = facts.item.metadata.namespace
+        for name, (key, agent) in launch.secrets(facts.defaults, facts.pipeline.spec).items():
+            body = await self._api.get(cluster.SECRETS, namespace, name)
+            where = f"Secret {name} with the model credentials of agent {agent}"
+            if body is None:
+                message = (
+                    f"{where} does not exist in namespace {namespace}: kubectl -n {namespace} create secret generic "
+                    f"{name} --from-literal={key}=KEY"
+                )
+                return Problem("SecretNotFound", message)
+            if key not in (body.get("data") or {}):
+                message = f"{where} in namespace {namespace} has no key {key}: add it"
+                return Problem("SecretKeyNotFound", message)
+        return None
 
     async def _branch_in_use(self, facts: Facts) -> Problem | None:
         """The oldest unfinished item owns a branch; asked once, at the start."""

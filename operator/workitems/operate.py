@@ -78,6 +78,8 @@ class Operator:
         defaults = Defaults(
             runner_image=settings.runner_image,
             agent_image=settings.agent_image,
+            claude_image=settings.claude_image,
+            model_credentials=settings.model_credentials,
             image_pull_policy=settings.image_pull_policy,
             run_as_user=settings.run_uid,
             run_as_group=settings.run_gid,

@@ -38,6 +38,10 @@ VOLUME = "/workspace"
 GO_FILE = "go"
 STOP_FILE = "stop"
 ALIVE_FIFO = "alive"
+OUTPUT_FIFO = "output"
+"""The agent's output on its way to the runner, where the runner reads it; absent where it does not."""
+LOG_FIFO = "log"
+"""The runner's readable version on its way back, to the agent's container log."""
 PROMPT_FILE = "prompt.md"
 SYSTEM_PROMPT_FILE = "system.md"
 
@@ -50,6 +54,16 @@ def git_dir(repository: str) -> str:
 def tree_dir(repository: str, item: str) -> str:
     """Absolute path of an item's worktree on the worktree volume."""
     return f"{VOLUME}/{repository}/trees/{item}"
+
+
+def outputs_dir(repository: str, item: str) -> str:
+    """Absolute path of what an item's agents printed, run by run, on the worktree volume; no agent's mount has it."""
+    return f"{VOLUME}/{repository}/outputs/{item}"
+
+
+def sessions_dir(repository: str, item: str, stage: str) -> str:
+    """Absolute path of a stage's conversations on the worktree volume, for agents that continue them."""
+    return f"{VOLUME}/{repository}/sessions/{item}/{stage}"
 
 
 class RunKind(StrEnum):
@@ -106,6 +120,12 @@ class RunTask(Message):
     excerpts: tuple[str, ...] = ()
     """Documents whose beginning the report should carry, most wanted first."""
     agent_timeout_seconds: int = 1800
+    output: str | None = None
+    """Whose output the agent's is: it is read for the report; None: it goes to the container's log as it is."""
+    system_prompt: str = ""
+    """The operator's part of the system prompt; the files follow it."""
+    instruction_files: tuple[str, ...] = ()
+    """Files of the base commit that are appended to the system prompt where they exist."""
 
 
 @dataclass(frozen=True)
@@ -146,8 +166,20 @@ class Usage(Message):
 
     input_tokens: int = 0
     output_tokens: int = 0
+    cached_input_tokens: int = 0
     cost_usd: Annotated[str, Limit(longest=24)] = "0"
     turns: int = 0
+
+
+@dataclass(frozen=True)
+class AgentEnding(Message):
+    """How the agent's run ended, as its own output says; believed only together with its exit code."""
+
+    reason: Annotated[str, Limit(pattern=r"^[A-Z][A-Za-z]{1,60}$")]
+    message: Annotated[str, Limit(longest=512)] = ""
+    model: Annotated[str, Limit(longest=100)] | None = None
+    session: Annotated[str, Limit(longest=100)] | None = None
+    denied: Annotated[tuple[Annotated[str, Limit(longest=64)], ...], Limit(longest=8)] = ()
 
 
 @dataclass(frozen=True)
@@ -174,5 +206,7 @@ class RunReport(Message):
     excerpts: Annotated[tuple[Excerpt, ...], Limit(longest=16)] = ()
     not_fetched: Annotated[tuple[NotFetched, ...], Limit(longest=2)] = ()
     """What the repository has at `head` and no run gets: said in a condition."""
+    ending: AgentEnding | None = None
+    """None: the task asked for no reading of the output."""
     usage: Usage | None = None
     problem: Problem | None = None

@@ -13,7 +13,8 @@ from pydantic import BeforeValidator, Field, ValidationError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from workitems import errors
-from workitems.api.common import Label
+from workitems.api.agent import BaseURL, ModelCredentials
+from workitems.api.common import Label, SecretKey, Subdomain
 
 PREFIX = "WORKITEMS_"
 
@@ -64,6 +65,25 @@ class Settings(BaseSettings):
     agent_image: Image = Field(
         description="WORKITEMS_AGENT_IMAGE: the image of an agent whose Pipeline and Repository name none."
     )
+    claude_image: Annotated[Image | None, BeforeValidator(_omittable)] = Field(
+        default=None,
+        description="WORKITEMS_CLAUDE_IMAGE: the image, with the CLI, of claudeCode agents whose Pipeline names none.",
+    )
+    model_secret: Annotated[Subdomain | None, BeforeValidator(_omittable)] = Field(
+        default=None,
+        description="WORKITEMS_MODEL_SECRET: the Secret with the model's key for claudeCode agents that name none, "
+        "looked for in the item's own namespace: the operator copies no Secret.",
+    )
+    model_api_key: Annotated[SecretKey | None, BeforeValidator(_omittable)] = Field(
+        default=None, description="WORKITEMS_MODEL_API_KEY: the key in it that holds an API key; empty: apiKey."
+    )
+    model_auth_token: Annotated[SecretKey | None, BeforeValidator(_omittable)] = Field(
+        default=None,
+        description="WORKITEMS_MODEL_AUTH_TOKEN: the key in it that holds a bearer token, in place of an API key.",
+    )
+    model_base_url: Annotated[BaseURL | None, BeforeValidator(_omittable)] = Field(
+        default=None, description="WORKITEMS_MODEL_BASE_URL: the address of the model's API; empty: the vendor's own."
+    )
     image_pull_policy: Literal["Always", "IfNotPresent", "Never"] = Field(
         default="IfNotPresent", description="WORKITEMS_IMAGE_PULL_POLICY: of both containers of a run."
     )
@@ -107,6 +127,18 @@ class Settings(BaseSettings):
         le=65535,
         description="WORKITEMS_HEALTH_PORT: where /healthz, /readyz and /metrics are served.",
     )
+
+    @property
+    def model_credentials(self) -> ModelCredentials | None:
+        """The model's credentials for claudeCode agents that name none."""
+        if self.model_secret is None:
+            return None
+        return ModelCredentials(
+            secret_name=self.model_secret,
+            api_key=self.model_api_key,
+            auth_token=self.model_auth_token,
+            base_url=self.model_base_url,
+        )
 
 
 def load() -> Settings:

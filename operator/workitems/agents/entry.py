@@ -15,10 +15,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from workitems.protocol import ALIVE_FIFO, EXCHANGE, GO_FILE, PROMPT_FILE, STOP_FILE
+from workitems.protocol import ALIVE_FIFO, EXCHANGE, GO_FILE, LOG_FIFO, OUTPUT_FIFO, PROMPT_FILE, STOP_FILE
 
 TIMED_OUT = 124
 MISSING = 127
+LOG_SECONDS = 15
+"""How long the last lines may take to come back from the runner."""
 
 ENTRY = f"""\
 limit=$1 exchange=$2
@@ -57,8 +59,20 @@ fi
 limited= interrupted= agent= deleted=
 trap 'interrupted=1 deleted=1; [ -z "$agent" ] || kill -TERM "$agent" 2>/dev/null' TERM
 trap 'interrupted=1 limited=1; kill -TERM "$agent" 2>/dev/null' USR1
-"$@" <"$exchange/{PROMPT_FILE}" 9>&- &
+
+# Where the runner reads the output, what a person should see of it comes back.
+shown=
+if [ -p "$exchange/{OUTPUT_FIFO}" ]; then
+  exec 7<"$exchange/{LOG_FIFO}"
+  cat <&7 9>&- &
+  shown=$!
+  exec 7<&- 8>"$exchange/{OUTPUT_FIFO}"
+else
+  exec 8>&1
+fi
+"$@" <"$exchange/{PROMPT_FILE}" >&8 8>&- 9>&- &
 agent=$!
+exec 8>&-
 [ -z "$deleted" ] || kill -TERM "$agent" 2>/dev/null
 (
   sleep "$limit"
@@ -78,8 +92,15 @@ while [ -n "$interrupted" ]; do
   [ "$again" = 127 ] || code=$again
 done
 # KILL, because a shell that has only just been forked may lose any other signal. Its `sleep` ends with the container.
-trap '' USR1
+trap '' USR1 TERM
 {{ kill -KILL "$watch"; wait "$watch"; }} 2>/dev/null
+if [ -n "$shown" ]; then
+  # All of the log, unless something that the agent left behind holds the output open.
+  ( sleep {LOG_SECONDS}; kill -KILL "$shown" ) </dev/null >/dev/null 2>&1 9>&- &
+  watch=$!
+  wait "$shown"
+  {{ kill -KILL "$watch"; wait "$watch"; }} 2>/dev/null
+fi
 if [ -n "$limited" ]; then
   say "ended at its limit of $limit seconds"
   exit {TIMED_OUT}

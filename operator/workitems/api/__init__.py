@@ -66,6 +66,7 @@ __all__ = [
     "Acknowledgement",
     "Action",
     "Agent",
+    "AgentEnding",
     "CommandGate",
     "CommitIdentity",
     "Condition",

@@ -169,6 +169,8 @@ class Usage(Model):
 
     input_tokens: int = 0
     output_tokens: int = 0
+    cached_input_tokens: int = 0
+    """Read from the model's prompt cache or written to it; not in inputTokens."""
     cost_usd: Annotated[str, Field(alias="costUSD", max_length=24)] = "0"
     turns: int = 0
 
@@ -179,6 +181,7 @@ class TotalUsage(Model):
     runs: int = 0
     input_tokens: int = 0
     output_tokens: int = 0
+    cached_input_tokens: int = 0
     cost_usd: Annotated[str, Field(alias="costUSD", max_length=24)] = "0"
     run_seconds: int = 0
 
@@ -202,6 +205,11 @@ class FinishedRun(Model):
     diverted_to: Annotated[str, Field(max_length=255)] | None = None
     left_out: Annotated[tuple[Annotated[str, Field(max_length=255)], ...], Field(max_length=20)] = ()
     usage: Usage | None = None
+    model: Annotated[str, Field(max_length=100)] | None = None
+    session: Annotated[str, Field(max_length=100)] | None = None
+    """The agent's own name for its conversation."""
+    denied: Annotated[tuple[Annotated[str, Field(max_length=64)], ...], Field(max_length=8)] = ()
+    """Tools that the agent was refused and never got to use."""
 
 
 class GateStatus(Model):

@@ -10,7 +10,7 @@ from datetime import timedelta
 from decimal import Decimal
 
 from workitems.api import CurrentRun, GateResult, Phase, RunResult, Stage, WorkItemStatus, duration
-from workitems.core import manifests, outcomes
+from workitems.core import launch, manifests, outcomes
 from workitems.core.conditions import FINISHED, WAITS_FOR_PEOPLE
 from workitems.core.draft import Draft
 from workitems.core.facts import Problem
@@ -155,8 +155,8 @@ def limit_reached(draft: Draft) -> tuple[str, str] | None:
     runs = own.max_runs or shared.max_runs
     if status.usage.runs >= runs:
         return _limit(draft, "MaxRunsReached", f"{status.usage.runs} of at most {runs} runs are used", "maxRuns")
-    cost = own.max_cost_usd or shared.max_cost_usd
-    if cost is not None and Decimal(status.usage.cost_usd) >= Decimal(cost):
+    cost = launch.cost_limit(draft.facts)
+    if cost is not None and Decimal(status.usage.cost_usd) >= cost:
         used = f"{status.usage.cost_usd} of at most {cost} USD are used"
         return _limit(draft, "MaxCostReached", used, "maxCostUSD")
     longest = own.max_duration or shared.max_duration

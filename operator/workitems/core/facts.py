@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 from typing import Literal
 
 from workitems.api import Decision, PipelineSpec, Repository, WorkItem
+from workitems.api.agent import ModelCredentials
 from workitems.core.forge import Reading
 
 
@@ -19,6 +20,10 @@ class Defaults:
 
     runner_image: str
     agent_image: str
+    claude_image: str | None = None
+    """For claudeCode agents that name none; None: not configured."""
+    model_credentials: ModelCredentials | None = None
+    """For claudeCode agents that name none; the Secret is looked for in the item's own namespace."""
     image_pull_policy: str = "IfNotPresent"
     run_as_user: int | None = 1000
     run_as_group: int | None = 1000

@@ -26,7 +26,7 @@ from workitems.api import (
     WorkItemStatus,
     duration,
 )
-from workitems.core import pods, stages
+from workitems.core import launch, pods, stages
 from workitems.core.facts import Facts, PipelineView
 from workitems.core.prompts import prompt
 
@@ -153,6 +153,7 @@ def run_task(facts: Facts, status: WorkItemStatus, run: CurrentRun) -> RunTask:
     paths = stages.Paths(spec, item)
     stage = next(s for s in spec.stages if s.name == run.stage)
     agent = stages.agent_of(spec, run.agent)
+    how = launch.of(facts, status, run, agent)
     verdicts = tuple(paths.document(g.verdict.file, stage.name) for g in stage.gates if g.verdict)
     return RunTask(
         kind=RunKind.AGENT,
@@ -166,6 +167,9 @@ def run_task(facts: Facts, status: WorkItemStatus, run: CurrentRun) -> RunTask:
         verdicts=verdicts,
         excerpts=tuple(dict.fromkeys((*verdicts, *paths.outcome_files(stage)))),
         agent_timeout_seconds=_timeout(agent),
+        output=how.output,
+        system_prompt=how.system_prompt,
+        instruction_files=how.instruction_files,
     )
 
 
@@ -186,7 +190,8 @@ def run_job(facts: Facts, status: WorkItemStatus, run: CurrentRun) -> dict[str, 
             pods.look_pod(facts, _repository(facts), _stage_agent(facts, run.stage), task),
             HEADROOM_SECONDS,
         )
-    pod = pods.run_pod(facts, _repository(facts), stages.agent_of(_spec(facts), run.agent), task)
+    agent = stages.agent_of(_spec(facts), run.agent)
+    pod = pods.run_pod(facts, _repository(facts), agent, task, launch.of(facts, status, run, agent))
     return _job(facts, run.job, labels, pod, task.agent_timeout_seconds + HEADROOM_SECONDS)
 
 

@@ -17,8 +17,9 @@ from workitems import protocol
 from workitems.agents import entry
 from workitems.api import Agent, CommandGate, Repository, RunTask, WorkItem
 from workitems.api.agent import Volume
-from workitems.core import resources
+from workitems.core import launch, resources
 from workitems.core.facts import Defaults, Facts
+from workitems.core.launch import Launch
 
 TOKEN_PATH = "/var/run/secrets/kubernetes.io/serviceaccount"  # noqa: S105 - a path, no password
 RUNNER_RESOURCES = {"requests": {"cpu": "50m", "memory": "64Mi"}, "limits": {"memory": "1Gi"}}
@@ -39,21 +40,24 @@ def claim_name(item: WorkItem) -> str:
     return f"{item.metadata.name[:43].rstrip('-')}-worktree-{digest}"
 
 
-def run_pod(facts: Facts, repository: Repository, agent: Agent, task: RunTask) -> Pod:
+def run_pod(facts: Facts, repository: Repository, agent: Agent, task: RunTask, how: Launch) -> Pod:
     """Runner and agent side by side: two containers that start together cost one second, in a row three."""
     mounts = [
         _mount("workitem-exchange", protocol.EXCHANGE, read_only=True),
         *_worktree_mounts(task, git_read_only=True),
         *_without(_agent_scratch(), _own_mounts(agent)),
+        *(_session_mounts(task) if how.sessions else ()),
         *_own_mounts(agent),
     ]
-    command = entry.argv(_literal(agent.command or ()), task.agent_timeout_seconds)
+    command = entry.argv(_literal(how.command), task.agent_timeout_seconds)
     worker = _agent_container(facts, agent, task, (command, mounts))
+    worker["env"] = [*_escaped(how.before), *worker["env"], *_escaped(how.after)]
     volumes = [
         *_runner_volumes(repository),
         {"name": "workitem-exchange", "emptyDir": {"sizeLimit": "16Mi"}},
         _worktree_volume(facts.item, repository),
         *_scratch_volumes(),
+        *([{"name": "workitem-claude", "emptyDir": {}}] if how.sessions else ()),
         *(volume.model_dump(mode="json", by_alias=True, exclude_none=True) for volume in _own_volumes(agent)),
     ]
     if agent.service_account_name is not None:
@@ -81,7 +85,8 @@ def gate_pod(facts: Facts, repository: Repository, agent: Agent, task: RunTask, 
     """The checkout first, with the credentials; then the command, with none, on a volume of its own."""
     command = ["timeout", "-k", "10", str(task.agent_timeout_seconds), *_literal(gate.run)]
     mounts = [*_worktree_mounts(task, git_read_only=True), *_agent_scratch()]
-    plain = Agent(image=gate.image or agent.image, resources=gate.resources or agent.resources)
+    image = gate.image or launch.image_of(facts.defaults, agent)
+    plain = Agent(image=image, resources=gate.resources or agent.resources)
     worker = _agent_container(facts, plain, task, (command, mounts))
     spec = _pod_spec(facts.defaults, _placement(agent))
     spec["initContainers"] = [_runner(facts.defaults, repository, "gate")]
@@ -194,7 +199,7 @@ def _agent_container(
     own = [variable.model_dump(mode="json", by_alias=True, exclude_none=True) for variable in agent.env or ()]
     container: dict[str, Any] = {
         "name": protocol.AGENT_CONTAINER,
-        "image": agent.image or facts.defaults.agent_image,
+        "image": launch.image_of(facts.defaults, agent),
         "imagePullPolicy": facts.defaults.image_pull_policy,
         "command": list(command),
         "workingDir": protocol.tree_dir(task.repository, task.item),
@@ -243,6 +248,10 @@ def _literal(words: Iterable[str]) -> list[str]:
     return [word.replace("$", "$$") for word in words]
 
 
+def _escaped(variables: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [{**v, "value": _literal([v["value"]])[0]} if "value" in v else v for v in variables]
+
+
 def _mount(name: str, path: str, *, read_only: bool = False, sub_path: str | None = None) -> dict[str, Any]:
     mount: dict[str, Any] = {"name": name, "mountPath": path}
     if sub_path is not None:
@@ -259,6 +268,18 @@ def _worktree_mounts(task: RunTask, *, git_read_only: bool) -> list[dict[str, An
     return [
         _mount("workitem-worktree", git, read_only=git_read_only, sub_path=git[below:]),
         _mount("workitem-worktree", tree, sub_path=tree[below:]),
+    ]
+
+
+def _session_mounts(task: RunTask) -> list[dict[str, Any]]:
+    """Claude Code's folder is the container's own, only its conversations are kept, those of this stage alone.
+
+    The inner mount point is made by the kubelet, as root: in a folder of its own, or the CLI could not write beside it.
+    """
+    kept = protocol.sessions_dir(task.repository, task.item, task.stage)
+    return [
+        _mount("workitem-claude", f"{HOME}/.claude"),
+        _mount("workitem-worktree", f"{HOME}/.claude/projects", sub_path=kept[len(protocol.VOLUME) + 1 :]),
     ]
 
 

@@ -12,9 +12,10 @@ from datetime import datetime, timedelta
 
 from pydantic import ValidationError
 
+from workitems.agents.output import NO_RESULT, RETRYABLE, SUCCEEDED
 from workitems.api import MESSAGE_LIMIT, RunReport, RunResult
 from workitems.core.facts import ContainerView, JobView, PodView
-from workitems.protocol import AGENT_CONTAINER, REPORT_LIMIT, RUNNER_CONTAINER
+from workitems.protocol import AGENT_CONTAINER, REPORT_LIMIT, RUNNER_CONTAINER, AgentEnding
 
 HEAD_MOVED = "HeadMoved"
 """The runner's word for a branch that somebody else pushed to."""
@@ -176,10 +177,12 @@ def _ended(job: JobView, pod: PodView, uid: str, run: int) -> Ended:
 
 
 def _agent_ended(pod: PodView, agent: ContainerView, report: RunReport) -> Ended:
-    code = agent.exit_code
+    code, said = agent.exit_code, report.ending
     # Exit 0 wins over OOMKilled: then only a child of the agent died, and the agent coped.
     if code == 0:
-        return Ended(RunResult.SUCCEEDED, "Succeeded", "", 0, report)
+        if said is not None and said.reason != SUCCEEDED:
+            return _as_it_said(said, code, report)
+        return Ended(RunResult.SUCCEEDED, SUCCEEDED, "", 0, report)
     if pod.disrupted:
         return Ended(RunResult.EVICTED, "Evicted", _cut(f"pod {pod.name}: {pod.disrupted}"), code, report)
     if _deleted_first(pod, agent):
@@ -193,9 +196,17 @@ def _agent_ended(pod: PodView, agent: ContainerView, report: RunReport) -> Ended
         )
     if agent.reason == "OOMKilled":
         return Ended(RunResult.OUT_OF_MEMORY, "OutOfMemory", "the agent was killed by its memory limit", code, report)
+    if said is not None and said.reason not in (SUCCEEDED, NO_RESULT):
+        return _as_it_said(said, code, report)
     tail = " ".join(agent.message.split())[-400:]
     message = f"the agent ended with exit code {code}" + (f": {tail}" if tail else "")
     return Ended(RunResult.FAILED, "AgentFailed", _cut(message), code, report)
+
+
+def _as_it_said(said: AgentEnding, code: int, report: RunReport) -> Ended:
+    """What the agent's own output says about a run that did not succeed."""
+    result = RunResult.LOST if said.reason in RETRYABLE else RunResult.FAILED
+    return Ended(result, said.reason, said.message, code, report)
 
 
 def _deleted_first(pod: PodView, container: ContainerView) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 
+from workitems.agents import output
 from workitems.api import (
     MESSAGE_LIMIT,
     Content,
@@ -20,7 +21,7 @@ from workitems.api import (
     RunResult,
 )
 from workitems.api.workitem import Stopping
-from workitems.core import begin, gates, history, outcomes, resources, runs, stages
+from workitems.core import begin, gates, history, launch, outcomes, resources, runs, stages
 from workitems.core.draft import DELETE_JOB, Draft
 from workitems.protocol import AGENT_CONTAINER, RUNNER_CONTAINER
 
@@ -31,6 +32,14 @@ USUAL_START = timedelta(seconds=40)
 """After it a Job without a pod (quota, Kueue) and a pod that does not start (a missing volume) are worth a sentence."""
 LOST_REASONS = ("JobReplaced", runs.RUNNER_LOST)
 """Why a run is stopped that infrastructure has lost: repeated, not held."""
+
+IN_THE_PIPELINE = runs.STUCK_REASONS | {
+    output.MODEL_NOT_FOUND,
+    output.MAX_TURNS,
+    output.MAX_BUDGET,
+    output.TOOLS_DENIED,
+}
+"""Reasons whose cause is in the item's copy of the Pipeline."""
 
 STARTING = ("PodStarting", "PodMissing")
 
@@ -193,7 +202,10 @@ def _log_command(draft: Draft, run: CurrentRun) -> str:
 def _where_to_mend(draft: Draft, run: CurrentRun, ended: runs.Ended) -> str:
     if ended.result is RunResult.OUT_OF_MEMORY:
         return f" ({_memory_limit(draft, run)}; {outcomes.PIPELINE_KEPT})"
-    return f" ({outcomes.PIPELINE_KEPT})" if ended.reason in runs.STUCK_REASONS else ""
+    if ended.reason in (output.KEY_REFUSED, output.OUT_OF_CREDIT):
+        credentials = launch.credentials_of(draft.facts.defaults, stages.agent_of(draft.spec, run.agent))
+        return f" (Secret {credentials.secret_name} of this namespace)" if credentials is not None else ""
+    return f" ({outcomes.PIPELINE_KEPT})" if ended.reason in IN_THE_PIPELINE else ""
 
 
 def _memory_limit(draft: Draft, run: CurrentRun) -> str:

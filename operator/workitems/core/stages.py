@@ -76,6 +76,7 @@ def agent_of(spec: PipelineSpec, name: str) -> Agent:
         inherited.pop("claude_code", None)
     if "claude_code" in own:
         inherited.pop("command", None)
+        inherited.pop("output", None)
     return Agent.model_validate(_merge(inherited, own))
 
 

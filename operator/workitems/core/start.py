@@ -8,7 +8,7 @@ from __future__ import annotations
 from datetime import timedelta
 
 from workitems.api import Phase, PipelineSnapshot
-from workitems.core import manifests, stages
+from workitems.core import launch, manifests, stages
 from workitems.core.draft import Draft
 from workitems.core.facts import Problem
 from workitems.core.plan import EnsureSnapshot
@@ -67,11 +67,4 @@ def _unusable(draft: Draft) -> Problem | None:
     if mistakes:
         where = f"Pipeline {pipeline.namespace}/{pipeline.name}"
         return Problem("PipelineInvalid", f"{where} cannot be used: {'; '.join(mistakes)}", blocked=True)
-    for stage in pipeline.spec.stages:
-        if stages.agent_of(pipeline.spec, stage.agent).command is None:
-            message = (
-                f"agent {stage.agent} of Pipeline {pipeline.namespace}/{pipeline.name} is a claudeCode agent, which "
-                "this version cannot run yet: give it a command"
-            )
-            return Problem("AgentUnsupported", message, blocked=True)
-    return None
+    return launch.problem(draft.facts.defaults, pipeline.spec, f"Pipeline {pipeline.namespace}/{pipeline.name}")

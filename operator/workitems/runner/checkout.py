@@ -198,8 +198,9 @@ def write_inputs(session: Session, exchange: Exchange, start: Start) -> None:
             # Read from the commit before the files of `remove` go: a verdict to rework is often one of them.
             prompt += _section(path, facts.blob_bytes(bare, blob, INCLUDE_BYTES + 1))
     exchange.put(PROMPT_FILE, prompt)
-    if task.system_prompt_file is not None:
-        exchange.put(SYSTEM_PROMPT_FILE, _system_prompt(session, task.system_prompt_file, start.base))
+    system = _system_prompt(session, start.base)
+    if system:
+        exchange.put(SYSTEM_PROMPT_FILE, system)
     for path in task.remove:
         if tree.unlink(root, path):
             log.info("removed %s: this run has to write it anew", path)
@@ -222,7 +223,20 @@ def _section(path: str, content: bytes) -> bytes:
     return f"\n\n## {path}\n\n".encode() + text.rstrip(b"\n") + b"\n"
 
 
-def _system_prompt(session: Session, path: str, base: str) -> bytes:
+def _system_prompt(session: Session, base: str) -> bytes:
+    """The operator's words, the Pipeline's file, the repository's own instructions, as of the base commit."""
+    task, bare = session.task, session.cache.bare
+    parts = [task.system_prompt.encode(errors="replace")]
+    if task.system_prompt_file is not None:
+        parts.append(_prompt_file(session, task.system_prompt_file, base))
+    for path in task.instruction_files:
+        blob = facts.blob_at(bare, base, path)
+        if blob is not None:
+            parts.append(_section(path, facts.blob_bytes(bare, blob, INCLUDE_BYTES + 1)).lstrip(b"\n"))
+    return b"\n".join(part.rstrip(b"\n") + b"\n" for part in parts if part.strip())
+
+
+def _prompt_file(session: Session, path: str, base: str) -> bytes:
     blob = facts.blob_at(session.cache.bare, base, path)
     content = b"" if blob is None else facts.blob_bytes(session.cache.bare, blob, SYSTEM_PROMPT_BYTES + 1)
     if not content.strip():

@@ -22,6 +22,7 @@ import stat
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from workitems import plain
 from workitems.protocol import RunTask
 from workitems.runner import problems, tree
 from workitems.runner.facts import inside, within
@@ -63,7 +64,7 @@ def commit(worktree: Worktree, task: RunTask, parent: str) -> Committed:
     left_out |= {path for path in surveyed.nested if path.removesuffix(b".git") not in left_out}
     left_out.discard(inside(task.task_file or ""))
     written = git.run("write-tree").text
-    shown = tuple(problems.readable(os.fsdecode(path), 255) for path in sorted(left_out))
+    shown = tuple(plain.readable(os.fsdecode(path), 255) for path in sorted(left_out))
     if written == git.run("rev-parse", "--verify", f"{parent}^{{tree}}").text:
         return Committed(parent, shown)
     person = {"NAME": task.commit.name, "EMAIL": task.commit.email}

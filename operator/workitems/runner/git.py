@@ -21,6 +21,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO
 
+from workitems import plain
 from workitems.runner import problems
 
 log = logging.getLogger("runner")
@@ -123,7 +124,7 @@ class Git:
         log.info("git %s: %s (%.2f s)", shown, process.returncode, time.monotonic() - started)
         for line in printed.splitlines()[-20:]:
             if line.strip():
-                log.info("  %s", problems.readable(line, 500))
+                log.info("  %s", plain.readable(line, 500))
         return Output(process.returncode, stdout, printed)
 
     @contextlib.contextmanager
@@ -154,7 +155,7 @@ class Git:
         return _USER_INFO.sub("***@", text)
 
     def _shown(self, arguments: tuple[str, ...]) -> str:
-        return problems.readable(self.clean(" ".join(arguments)), 300)
+        return plain.readable(self.clean(" ".join(arguments)), 300)
 
     def _start(self, arguments: tuple[str, ...]) -> subprocess.Popen[bytes]:
         # A session of its own: git's helpers (git-remote-https, ssh, index-pack) must end together with it.

@@ -32,6 +32,11 @@ class Places:
         """The item's worktree: `protocol.tree_dir` under this volume."""
         return self.volume / Path(protocol.tree_dir(task.repository, task.item)).relative_to(protocol.VOLUME)
 
+    def output(self, task: protocol.RunTask) -> Path:
+        """Where this run's raw output is kept: below `protocol.outputs_dir`, beside the tree."""
+        folder = Path(protocol.outputs_dir(task.repository, task.item)).relative_to(protocol.VOLUME)
+        return self.volume / folder / f"run-{task.run}.jsonl"
+
     def locks(self, task: protocol.RunTask) -> Path:
         """The folder of the lock files: beside the repository, where no agent's mount reaches."""
         return self.git_dir(task).parent
@@ -53,5 +58,7 @@ class Patience:
     push_retries: float = 120
     first_delay: float = 1.0
     """Before the first repetition; doubled each time, up to 16 seconds."""
+    output: float = 15
+    """For the end of the agent's output, once its container has ended."""
     parting: float = 3
     """For the agent to end by itself, when the pod is being deleted."""

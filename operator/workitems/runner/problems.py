@@ -12,6 +12,7 @@ import errno
 import re
 
 from workitems.errors import WorkItemsError
+from workitems.plain import readable
 from workitems.protocol import Problem
 
 MESSAGE_CHARACTERS = 1000
@@ -155,9 +156,3 @@ def remote_lines(stderr: str, count: int = 5) -> str:
     """The first lines that the server printed, in one line."""
     lines = [line.removeprefix("remote:").strip() for line in stderr.splitlines() if line.startswith("remote:")]
     return " / ".join([line for line in lines if line][:count])
-
-
-def readable(text: str, characters: int) -> str:
-    """One line without control characters or stray surrogates, cut with an ellipsis: safe for a log and for JSON."""
-    clean = "".join(letter if letter.isprintable() else "�" if letter not in "\r\n\t" else " " for letter in text)
-    return clean if len(clean) <= characters else clean[: characters - 1] + "…"

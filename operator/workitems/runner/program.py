@@ -15,11 +15,15 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from workitems.protocol import Problem, RunKind, RunReport, RunTask
+from workitems import plain
+from workitems.agents import readers
+from workitems.agents.output import Ending, settled
+from workitems.protocol import AgentEnding, Problem, RunKind, RunReport, RunTask
 from workitems.runner import checkout, facts, problems, report
 from workitems.runner.exchange import Exchange, TerminatedError, Termination
 from workitems.runner.places import SAFE_NAME, TERMINATION_LOG, Patience, Places
 from workitems.runner.publish import Published, publish
+from workitems.runner.stream import Stream
 from workitems.wire import UnreadableError
 
 log = logging.getLogger("runner")
@@ -64,6 +68,7 @@ class Runner:
             exchange.stop(outcome.sentence)
             return self._described(task, session, outcome)
         outcome.base, outcome.head = start.base, start.remote
+        stream = _stream(task, exchange, self.places)
         exchange.go()
         if not exchange.wait(self.patience.hello, self.patience.parting, self.termination):
             exchange.stop("too late: the runner has given up waiting for this container")
@@ -72,8 +77,9 @@ class Runner:
             outcome.note(problems.RunProblemError("AgentNotStarted", sentence, retry=True))
             return self._described(task, session, outcome)
         # The work is there now: from here on a SIGTERM only makes us hurry.
-        published = outcome.attempt(lambda: publish(session, start), interruptible=False)
-        return self._described(task, session, outcome, published or Published(start.remote))
+        published = outcome.attempt(lambda: publish(session, start), interruptible=False) or Published(start.remote)
+        report_of = self._described(task, session, outcome, published)
+        return report_of if stream is None else _ended(report_of, stream.ending(self.patience.output))
 
     def _look(self, task: RunTask, _exchange: Exchange) -> RunReport:
         outcome = _Outcome(self.termination)
@@ -126,6 +132,28 @@ class Runner:
             # Somebody's push, seen only when ours was refused.
             checkout.fetch(session)
         return facts.read(session.cache.bare, session.task, head)
+
+
+def _stream(task: RunTask, exchange: Exchange, places: Places) -> Stream | None:
+    """The reading of the agent's output, under way; None where the task asks for none. Raises OSError."""
+    if task.output is None:
+        return None
+    stream = Stream(exchange.folder, places.output(task), readers.READERS[task.output]())
+    stream.open()
+    return stream
+
+
+def _ended(report_of: RunReport, found: Ending) -> RunReport:
+    """The report with what the agent's output said."""
+    found = settled(found, changed=report_of.committed)
+    said = AgentEnding(
+        reason=found.reason,
+        message=plain.readable(found.message, 500),
+        model=found.model and plain.readable(found.model, 100),
+        session=found.session and plain.readable(found.session, 100),
+        denied=tuple(plain.readable(tool, 64) for tool in found.denied[:8]),
+    )
+    return dataclasses.replace(report_of, ending=said, usage=found.usage)
 
 
 T = TypeVar("T")

@@ -11,8 +11,8 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
+from workitems import plain
 from workitems.protocol import REPORT_LIMIT, Excerpt, Problem, RunReport
-from workitems.runner import problems
 
 log = logging.getLogger("runner")
 
@@ -20,6 +20,7 @@ LEFT_OUT_BYTES = 700
 LEFT_OUT_NAMES = 20
 EXCERPT_BYTES = 900
 SHORT_MESSAGE_CHARACTERS = 200
+SHORTEST_MESSAGE_CHARACTERS = 60
 SHORT_VALUE_CHARACTERS = 20
 
 
@@ -63,10 +64,14 @@ def _size(report: RunReport) -> int:
 
 
 def _indispensable(report: RunReport) -> RunReport:
-    """Shorten the problem's message; where that is not enough, the blobs are too many for any report."""
+    """Shorten the messages; where that is not enough, the blobs are too many for any report."""
     if report.problem is not None:
-        message = problems.readable(report.problem.message, SHORT_MESSAGE_CHARACTERS)
+        message = plain.readable(report.problem.message, SHORT_MESSAGE_CHARACTERS)
         report = dataclasses.replace(report, problem=dataclasses.replace(report.problem, message=message))
+    if report.ending is not None:
+        message = plain.readable(report.ending.message, SHORTEST_MESSAGE_CHARACTERS)
+        ending = dataclasses.replace(report.ending, message=message, model=None, denied=())
+        report = dataclasses.replace(report, ending=ending)
     if _size(report) <= REPORT_LIMIT:
         return report
     sentence = (

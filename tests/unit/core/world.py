@@ -106,6 +106,8 @@ class End:
     problem: protocol.Problem | None = None
     """The runner could not prepare or publish: nothing of `writes` happens."""
     cost: str = "0.01"
+    ending: protocol.AgentEnding | None = None
+    """What the agent's own output says, where it is read."""
     deadline: bool = False
     """The Job ran into its deadline: it is Failed, and its pod is gone."""
 
@@ -679,7 +681,7 @@ class World:
         moved = protocol.Problem(reason="HeadMoved", message="somebody pushed")
         if expected is not None and job.seen_head != expected and job.seen_head not in self.branch.ours:
             return RunReport(**{**facts, **self.branch.describe(task), "problem": moved})
-        facts["agent_started"] = True
+        facts |= {"agent_started": True, "ending": end.ending}
         if head != job.seen_head:
             update = {"problem": moved, "diverted_to": f"workitems/{task.item}/run-{task.run}"}
             return RunReport(**{**facts, **self.branch.describe(task), **update})

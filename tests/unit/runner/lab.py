@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from workitems.agents import entry
-from workitems.protocol import RunKind, RunReport, RunTask
+from workitems.protocol import EXCHANGE, RunKind, RunReport, RunTask
 from workitems.runner.exchange import Termination
 from workitems.runner.places import Patience, Places
 from workitems.runner.program import Runner
@@ -60,6 +60,8 @@ class Lab:
     agent_log: str = ""
     exit_code: int | None = None
     counter: int = 0
+    environment: dict[str, str] = dataclasses.field(default_factory=dict)
+    """Of the agent's container, in addition."""
 
     @property
     def remote(self) -> Path:
@@ -101,17 +103,21 @@ class Lab:
         )
         return self.places
 
-    def run(self, task: RunTask, script: str = ":", *, during: Callable[[], object] | None = None) -> RunReport:
+    def run(
+        self, task: RunTask, script: str | list[str] = ":", *, during: Callable[[], object] | None = None
+    ) -> RunReport:
         """One Job: the runner in this process, the agent's entry as a process beside it.
 
-        `during` is what somebody else does while the agent works.
+        `script` is the agent's program, in sh or as a command. `during` is what somebody else does while it works.
         """
         places = self.fresh(task)
         agent: subprocess.Popen[bytes] | None = None
         if task.kind is RunKind.AGENT:
             if during is not None:
+                assert isinstance(script, str)
                 script = f'{script}; touch "$LAB/working"; until [ -e "$LAB/done" ]; do sleep 0.05; done'
-            agent = self.start_agent(places, task, ["sh", "-c", script])
+            command = ["sh", "-c", script] if isinstance(script, str) else script
+            agent = self.start_agent(places, task, command)
         termination = Termination()
         try:
             if during is not None:
@@ -121,11 +127,11 @@ class Lab:
             termination.close()
             if agent is not None:
                 try:
-                    self.agent_log = agent.communicate(timeout=30)[0].decode(errors="replace")
+                    self.agent_exit = agent.wait(timeout=30)
                 finally:
                     agent.kill()
                     agent.wait()
-                self.agent_exit = agent.returncode
+                self.agent_log = (self.places.exchange.parent / "log").read_text(errors="replace")
         return self.report()
 
     def report(self) -> RunReport:
@@ -134,16 +140,20 @@ class Lab:
         return RunReport.strictly(content.decode())
 
     def start_agent(self, places: Places, task: RunTask, command: list[str]) -> subprocess.Popen[bytes]:
+        # Mount points are constants of the command; here the exchange is a folder of the test.
+        command = [word.replace(EXCHANGE, str(places.exchange)) for word in command]
         argv = entry.argv(command, task.agent_timeout_seconds, str(places.exchange))
-        environment = {**DESK, "GIT_OPTIONAL_LOCKS": "0", "LAB": str(places.exchange.parent)}
-        return subprocess.Popen(
-            [*self.shell, *(argv[1:] if self.shell else argv)],
-            cwd=self.tree(task),
-            env=environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            stdin=subprocess.DEVNULL,
-        )
+        environment = {**DESK, "GIT_OPTIONAL_LOCKS": "0", "LAB": str(places.exchange.parent), **self.environment}
+        # A file takes what is printed at once, as a container runtime does.
+        with (places.exchange.parent / "log").open("wb") as log:
+            return subprocess.Popen(
+                [*self.shell, *(argv[1:] if self.shell else argv)],
+                cwd=self.tree(task),
+                env=environment,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                stdin=subprocess.DEVNULL,
+            )
 
     def _while_working(self, places: Places, during: Callable[[], object]) -> None:
         def watch() -> None:

@@ -1,0 +1,87 @@
+"""OpenAI Codex CLI (`codex exec --json`): the command that a Pipeline gives, and how its JSONL is read.
+
+Documented, not run here: npm `@openai/codex` 0.169.0. Events: thread.started, item.started and item.completed (agent
+messages, commands, file changes), turn.completed with usage, turn.failed and error with a message. Costs are not told.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from workitems.agents import output
+from workitems.agents.output import Ending
+from workitems.protocol import Usage
+
+COMMAND = (
+    "codex",
+    "exec",
+    "--json",
+    "--sandbox",
+    "workspace-write",
+    "--ephemeral",
+    "-o",
+    "/tmp/last.txt",  # noqa: S108 - in the container, and outside of the worktree
+    "-",
+)
+KEY = "OPENAI_API_KEY"
+
+_ITEM_WORDS = {"agent_message": "text", "reasoning": "text", "command_execution": "command", "error": "message"}
+
+
+@dataclass
+class Reader:
+    """Reads Codex' JSONL."""
+
+    _session: str | None = None
+    _failure: str | None = None
+    _completed: bool = False
+    _usage: Usage = field(default_factory=Usage)
+
+    def feed(self, line: str) -> list[str]:
+        """See output.Reader."""
+        event = output.parsed(line)
+        if event is None:
+            return output.shown(line)
+        match event.get("type"):
+            case "thread.started":
+                self._session = output.text(event, "thread_id")[:100] or None
+                return output.shown(f"codex, thread {self._session}")
+            case "item.completed":
+                return _item(output.inner(event, "item"))
+            case "turn.completed":
+                used = output.inner(event, "usage")
+                self._completed = True
+                self._usage = Usage(
+                    input_tokens=self._usage.input_tokens + output.number(used, "input_tokens"),
+                    output_tokens=self._usage.output_tokens + output.number(used, "output_tokens"),
+                    cached_input_tokens=self._usage.cached_input_tokens + output.number(used, "cached_input_tokens"),
+                    turns=self._usage.turns + 1,
+                )
+                tokens = f"{self._usage.input_tokens} tokens in, {self._usage.output_tokens} out"
+                return output.shown(f"turn {self._usage.turns} is done ({tokens})")
+            case "turn.failed":
+                self._failure = output.text(output.inner(event, "error"), "message") or "turn.failed"
+                return output.shown(f"! {self._failure}")
+            case "error":
+                return output.shown(f"! {output.text(event, 'message')}")
+        return []
+
+    def end(self) -> Ending:
+        """See output.Reader."""
+        if self._failure is not None:
+            return output.ending(output.from_words(self._failure), self._failure, **self._facts())
+        if not self._completed:
+            return output.ending(output.NO_RESULT, "", **self._facts())
+        return output.ending(output.SUCCEEDED, "", **self._facts())
+
+    def _facts(self) -> dict[str, object]:
+        return {"usage": self._usage, "session": self._session}
+
+
+def _item(item: output.JSON) -> list[str]:
+    kind = output.text(item, "type")
+    words = output.text(item, _ITEM_WORDS.get(kind, ""))
+    if kind == "agent_message":
+        return output.shown(words)
+    code = f" (exit code {item['exit_code']})" if isinstance(item.get("exit_code"), int) else ""
+    return output.shown(f"→ {kind} {output.gist(words or item.get('changes') or item)}{code}")

@@ -1,0 +1,280 @@
+"""What the output of each agent CLI says: how the run ended, what it used, and what a person sees of it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from workitems.agents import output
+from workitems.agents.output import Ending, settled
+from workitems.agents.readers import PRESETS, READERS
+from workitems.api import Agent
+from workitems.protocol import Usage
+
+DOCS = Path(__file__).parents[3] / "docs/agents.md"
+NAMES = sorted(READERS)
+JSON = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Case:
+    cli: str
+    lines: list[JSON | str]
+    reason: str
+    usage: Usage
+    message: str = ""
+    shown: list[str] = field(default_factory=list)
+
+
+def _codex(*last: JSON) -> list[JSON | str]:
+    return [
+        {"type": "thread.started", "thread_id": "th_1"},
+        {"type": "turn.started"},
+        {"type": "item.completed", "item": {"id": "i1", "type": "agent_message", "text": "I look."}},
+        {
+            "type": "item.completed",
+            "item": {"type": "command_execution", "command": "make test", "aggregated_output": "…", "exit_code": 2},
+        },
+        *last,
+    ]
+
+
+CASES = {
+    "codex: done": Case(
+        "codex",
+        _codex(
+            {"type": "turn.completed", "usage": {"input_tokens": 90, "cached_input_tokens": 60, "output_tokens": 7}}
+        ),
+        "Succeeded",
+        Usage(input_tokens=90, cached_input_tokens=60, output_tokens=7, turns=1),
+        shown=[
+            "codex, thread th_1",
+            "I look.",
+            "→ command_execution make test (exit code 2)",
+            "turn 1 is done (90 tokens in, 7 out)",
+        ],
+    ),
+    "codex: a failed turn": Case(
+        "codex",
+        _codex({"type": "turn.failed", "error": {"message": "unexpected status 401 Unauthorized"}}),
+        "ModelKeyRefused",
+        Usage(),
+        "401 Unauthorized",
+    ),
+    "codex: an end without a turn's end": Case("codex", _codex(), "NoResult", Usage()),
+    "gemini: done, over many lines": Case(
+        "gemini",
+        [
+            "Loaded cached credentials.",
+            *json.dumps(
+                {
+                    "response": "All done.",
+                    "stats": {
+                        "models": {
+                            "gemini-3-pro": {
+                                "api": {"totalRequests": 4},
+                                "tokens": {"prompt": 50, "candidates": 9, "cached": 5},
+                            }
+                        }
+                    },
+                },
+                indent=2,
+            ).splitlines(),
+        ],
+        "Succeeded",
+        Usage(input_tokens=50, output_tokens=9, cached_input_tokens=5, turns=4),
+        shown=["Loaded cached credentials.", "All done."],
+    ),
+    "gemini: the turn limit": Case(
+        "gemini",
+        [{"error": {"type": "FatalTurnLimitedError", "message": "Reached max session turns", "code": 53}}],
+        "MaxTurnsReached",
+        Usage(),
+        "Reached max session turns",
+    ),
+    "gemini: too many requests": Case(
+        "gemini", [{"error": {"message": "quota exceeded", "code": 429}}], "ModelRateLimited", Usage(), "quota exceeded"
+    ),
+    "gemini: nothing": Case("gemini", [], "NoResult", Usage()),
+    "opencode: done": Case(
+        "opencode",
+        [
+            {"type": "step_start", "sessionID": "ses_1", "part": {"type": "step-start"}},
+            {"type": "text", "sessionID": "ses_1", "part": {"text": "I look."}},
+            {
+                "type": "tool_use",
+                "part": {"tool": "bash", "state": {"status": "completed", "input": {"command": "ls"}, "title": "List"}},
+            },
+            {
+                "type": "step_finish",
+                "part": {
+                    "reason": "tool-calls",
+                    "cost": 0.01,
+                    "tokens": {"input": 10, "output": 2, "cache": {"read": 3}},
+                },
+            },
+            {"type": "step_finish", "part": {"reason": "stop", "cost": 0.02, "tokens": {"input": 5, "output": 1}}},
+        ],
+        "Succeeded",
+        Usage(input_tokens=15, output_tokens=3, cached_input_tokens=3, turns=2, cost_usd="0.03"),
+        shown=["[1] I look.", "[1] → bash List", "2 turns, 0.03 USD"],
+    ),
+    "opencode: an error": Case(
+        "opencode",
+        [{"type": "error", "error": {"name": "APIError", "data": {"message": "Overloaded"}}}],
+        "ModelOverloaded",
+        Usage(),
+        "Overloaded",
+        ["! Overloaded"],
+    ),
+    "opencode: cut off between two steps": Case(
+        "opencode", [{"type": "step_finish", "part": {"reason": "tool-calls"}}], "NoResult", Usage(turns=1)
+    ),
+    "aider: done": Case(
+        "aider",
+        [
+            "Added src/a.py to the chat",
+            "Tokens: 2.3k sent, 1.1k cache hit, 150 received. Cost: $0.01 message, $0.01 session.",
+            "Tokens: 1,000 sent, 50 received. Cost: $0.02 message, $0.03 session.",
+        ],
+        "Succeeded",
+        Usage(input_tokens=3300, output_tokens=200, turns=2, cost_usd="0.03"),
+    ),
+    "aider: a bad key": Case(
+        "aider", ["litellm.AuthenticationError: invalid x-api-key"], "ModelKeyRefused", Usage(), "invalid x-api-key"
+    ),
+    "aider: nothing": Case("aider", [], "NoWorkDone", Usage()),
+    "claude: output after the result is no result": Case(
+        "claude",
+        [
+            {"type": "result", "subtype": "success", "is_error": False, "num_turns": 1, "result": "forged"},
+            "something else",
+        ],
+        "NoResult",
+        Usage(),
+        "something else",
+    ),
+    "claude: no is_error is an error": Case(
+        "claude", [{"type": "result", "subtype": "success", "num_turns": 1}], "AgentFailed", Usage(turns=1)
+    ),
+    "claude: an interrupted run": Case(
+        "claude",
+        [
+            {
+                "type": "result",
+                "subtype": "error_during_execution",
+                "is_error": True,
+                "errors": ["No conversation found"],
+            }
+        ],
+        "AgentFailed",
+        Usage(),
+        "No conversation found",
+    ),
+}
+
+
+def _read(case: Case) -> tuple[Ending, list[str]]:
+    reader, shown = READERS[case.cli](), list[str]()
+    for line in case.lines:
+        shown += reader.feed(line if isinstance(line, str) else json.dumps(line))
+    return reader.end(), shown
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_an_output_is_read_for_its_end(name: str) -> None:
+    case = CASES[name]
+    found, shown = _read(case)
+    assert found.reason == case.reason
+    assert case.message in found.message
+    assert (found.message == "") == (case.reason == "Succeeded")
+    assert found.usage in (case.usage, None if case.usage == Usage() else case.usage)
+    if case.shown:
+        assert shown == case.shown
+
+
+def test_a_denied_tool_matters_only_where_nothing_came_of_the_run() -> None:
+    denied = Ending(output.SUCCEEDED, denied=("Bash", "WebFetch"))
+    assert settled(denied, changed=True) == denied
+    assert settled(Ending(output.SUCCEEDED), changed=False).reason == output.SUCCEEDED
+    refused = settled(denied, changed=False)
+    assert refused.reason == output.TOOLS_DENIED
+    assert "denied: Bash, WebFetch" in refused.message
+
+
+def test_the_log_has_no_escape_sequences_and_no_endless_lines() -> None:
+    reader = READERS["claude"]()
+    said = "\x1b]0;evil\x07\x1b[2J" + "x" * 5000 + "\n" * 3 + "\n".join(str(number) for number in range(100))
+    message = {"id": "m", "content": [{"type": "text", "text": said}]}
+    shown = reader.feed(json.dumps({"type": "assistant", "message": message}))
+    assert all(line.isprintable() and len(line) <= output.LINE_CHARACTERS + 10 for line in shown)
+    assert shown[-1] == f"[1] … {101 - output.TEXT_LINES} more lines"
+
+
+def test_statuses_of_a_models_api_have_reasons() -> None:
+    reasons = {
+        status: output.from_status(status) for status in (None, 400, 401, 402, 403, 404, 413, 429, 500, 503, 529)
+    }
+    assert reasons == {
+        None: "ModelUnreachable",
+        400: "ModelRequestRefused",
+        401: "ModelKeyRefused",
+        402: "OutOfCredit",
+        403: "ModelKeyRefused",
+        404: "ModelNotFound",
+        413: "PromptTooLong",
+        429: "ModelRateLimited",
+        500: "ModelUnavailable",
+        503: "ModelUnavailable",
+        529: "ModelOverloaded",
+    }
+    assert {reason for reason in reasons.values() if reason in output.RETRYABLE} == {
+        "ModelUnreachable",
+        "ModelRateLimited",
+        "ModelUnavailable",
+        "ModelOverloaded",
+    }
+
+
+WORDS = ["type", "result", "system", "assistant", "user", "init", "message", "content", "usage", "num_turns", "item"]
+WORDS += ["turn.completed", "error", "part", "tokens", "stats", "models", "text", "tool_use", "input", "subtype", "id"]
+WORDS += ["permission_denials", "modelUsage", "total_cost_usd", "step_finish", "cost", "is_error", "api_error_status"]
+ANYTHING = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8) | st.sampled_from(WORDS),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(WORDS), inner, max_size=6),
+    max_leaves=20,
+)
+LINES = st.lists(
+    st.text(max_size=30)
+    | st.dictionaries(st.sampled_from(WORDS), ANYTHING, max_size=6).map(json.dumps)
+    | st.just('{"a":' * 5000)
+    | st.just("Tokens: ..k sent, ,,M received. Cost: $. message, $9 session.")
+    | st.just(f'{{"type": "result", "total_cost_usd": {"9" * 400}, "num_turns": 1e999}}'),
+    max_size=8,
+)
+
+
+@pytest.mark.parametrize("cli", NAMES)
+@given(lines=LINES)
+def test_no_output_whatever_its_shape_breaks_a_reader(cli: str, lines: list[str]) -> None:
+    reader = READERS[cli]()
+    for line in lines:
+        assert all(isinstance(shown, str) and shown.isprintable() for shown in reader.feed(line))
+    found = reader.end()
+    assert len(found.message) <= output.MESSAGE_CHARACTERS
+    assert found.reason.isalpha()
+
+
+@pytest.mark.parametrize("cli", sorted(PRESETS))
+def test_the_documentation_shows_each_preset_as_it_is(cli: str) -> None:
+    blocks = [yaml.safe_load(text.split("```")[0]) for text in DOCS.read_text().split("```yaml\n")[1:]]
+    agents = [Agent.model_validate(agent) for block in blocks for agent in block.values() if isinstance(agent, dict)]
+    (shown,) = [agent for agent in agents if agent.output == cli]
+    assert shown.command == PRESETS[cli]
