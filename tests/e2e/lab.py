@@ -18,7 +18,7 @@ import subprocess
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import pykube
@@ -98,7 +98,6 @@ class Lab:
     namespace: str
     git_server: GitServer
     operator: OperatorProcess
-    created: list[JSON] = field(default_factory=list)
 
     def kubectl(self, *arguments: str, stdin: str | None = None, check: bool = True) -> str:
         """Run kubectl in the test's namespace; its output."""

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-import pytest
+import json
 
-from tests.e2e.lab import Lab
+import pytest
+import yaml
+
+from tests.e2e.lab import Lab, only
+from workitems.api import API_VERSION
 
 pytestmark = pytest.mark.e2e
 
@@ -39,6 +43,27 @@ def test_an_item_goes_through_all_six_stages_of_the_default_pipeline(lab: Lab) -
     conditions = {c["type"]: (c["status"], c["reason"]) for c in status["conditions"]}
     assert conditions["Ready"] == ("True", "Done")
     assert conditions["Succeeded"] == ("True", "Done")
+
+
+def test_what_is_in_git_is_never_fought_over(lab: Lab) -> None:
+    """Applied by a GitOps tool before and after the work: no difference, no conflict; its deletion is a plain one."""
+    lab.repository()
+    lab.pipeline(change=only("development"))
+    spec = {"repository": "shop", "title": "In git", "description": "Do it."}
+    item = {"apiVersion": API_VERSION, "kind": "WorkItem", "metadata": {"name": "in-git"}, "spec": spec}
+    apply = ("apply", "--server-side", "--field-manager=gitops", "-f", "-")
+    lab.kubectl(*apply, stdin=yaml.safe_dump(item))
+    lab.wait_phase("in-git", "Done")
+    assert lab.kubectl("diff", *apply[1:], stdin=yaml.safe_dump(item)) == ""
+    before = lab.get("workitem", "in-git")
+    lab.kubectl(*apply, stdin=yaml.safe_dump(item))
+    assert lab.get("workitem", "in-git") == before, "applying what is there writes nothing"
+    raw = json.loads(lab.kubectl("get", "workitem", "in-git", "--show-managed-fields", "-o", "json"))["metadata"]
+    owners = {(entry["manager"], entry.get("subresource")) for entry in raw["managedFields"]}
+    assert ("gitops", None) in owners
+    assert {part for manager, part in owners if manager != "gitops"} == {"status"}
+    assert not {"annotations", "finalizers"} & raw.keys()
+    lab.kubectl("delete", "workitem", "in-git", "--timeout=60s")
 
 
 def test_task_text_arrives_byte_for_byte(lab: Lab) -> None:

@@ -7,6 +7,7 @@ import re
 from tests.loop.lab import Lab
 from tests.loop.store import DECISIONS, JOBS, NAMESPACES, REVISIONS, WORKITEMS
 from tests.unit.core.world import review
+from workitems import crd
 
 PATH = [
     "analysis-1",
@@ -90,7 +91,7 @@ async def test_the_operator_may_be_limited_to_namespaces(lab: Lab) -> None:
     lab.start(watch_namespaces=("team-a",))
     await lab.until_phase("InReview", "et-1")
     other = lab.store.get(WORKITEMS, "team-b", "other")
-    assert "status" not in other
+    assert other["status"] == {"observedGeneration": crd.UNSEEN}
     asked = [call for call in lab.server.calls if call.namespace != "team-a" and call.kind is not NAMESPACES]
     assert [str(call) for call in asked if call.namespace != "workitem-operator"] == []
     await lab.stop()
