@@ -32,6 +32,7 @@ from workitems import (
     slots,
 )
 from workitems.api import Phase, WorkItem, WorkItemStatus
+from workitems.channels import Channels
 from workitems.core import conditions, transitions
 from workitems.core import events as item_events
 from workitems.core.facts import Defaults
@@ -39,6 +40,7 @@ from workitems.forge_effects import ForgeEffects
 from workitems.outbox import Outbox
 from workitems.readings import Readings
 from workitems.settings import Settings
+from workitems.telling import Telling
 
 log = structlog.get_logger(__name__)
 
@@ -94,7 +96,9 @@ class Operator:
         self._health = health.Health(self._pulse, self._queue, self._metrics)
         ledger = slots.Slots()
         wake = self._queue.add
-        self._outbox = Outbox(self._observer.item, ForgeEffects(clients.forge).carriers(), wake, clock)
+        self._channels = Channels(api, clients)
+        carriers = {**ForgeEffects(clients.forge).carriers(), **Telling(self._channels).carriers()}
+        self._outbox = Outbox(self._observer.item, carriers, wake, clock)
         self._readings = Readings(clients.forge, wake, self.clock)
         outside = reconcile.Outside(self._outbox, self._readings, self)
         self._reconciler = reconcile.Reconciler(self._observer, act.Actor(api), ledger, outside, wake)
@@ -146,6 +150,7 @@ class Operator:
         finally:
             await self._readings.close()
             await self._outbox.close()
+            await self._channels.close()
         log.info("stop")
 
     async def _run(self, stop: asyncio.Event) -> None:
