@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import collections
+import contextlib
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime, timedelta
 
@@ -61,12 +62,11 @@ async def operate(
 ) -> None:
     """Run until `stop` is set or kopf sees SIGTERM or SIGINT. Raises errors.Permanent if there is no login."""
     api = await cluster.Cluster.connect(settings)
-    clients = connect.Clients(api, make_forge)
-    try:
+    async with contextlib.AsyncExitStack() as opened:
+        opened.push_async_callback(api.close)
+        clients = connect.Clients(api, make_forge)
+        opened.push_async_callback(clients.close)
         await Operator(settings, api, clients, clock).run(stop or asyncio.Event())
-    finally:
-        await clients.close()
-        await api.close()
 
 
 class Operator:

@@ -93,6 +93,8 @@ def _merge(draft: Draft, merge: Merge, before: Effect | None) -> bool:
         "deleteBranch": "true" if merge.delete_branch else "false",
     }
     effect_id = f"merge-{commit[:12]}"
+    # What its text says about the gates is to be right when it is merged.
+    pull_requests.describe(draft)
     draft.intend(effect_id, pull_requests.MERGE, target=effects.FORGE, params=params)
     announced = effects.find(draft.status.effects, effect_id)
     if announced is not None and moves:
