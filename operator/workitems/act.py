@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from workitems import cluster
+from workitems import cluster, views
 from workitems.api import API_VERSION, WorkItem, WorkItemStatus
 from workitems.core import manifests
+from workitems.core.facts import JobView
 from workitems.core.plan import (
     Acknowledge,
     Action,
@@ -30,8 +31,11 @@ class Actor:
         """Take the connection."""
         self._api = api
 
-    async def write_status(self, item: WorkItem, status: WorkItemStatus) -> None:
-        """The step's one write. Raises errors.Conflict if the item is not what was looked at any more."""
+    async def write_status(self, item: WorkItem, status: WorkItemStatus) -> WorkItem:
+        """The step's one write; the item as it is now.
+
+        Raises errors.Conflict if it is not what was looked at any more.
+        """
         body = {
             "apiVersion": API_VERSION,
             "kind": "WorkItem",
@@ -44,12 +48,23 @@ class Actor:
             "spec": item.spec.to_json(),
             "status": status.to_json(),
         }
-        await self._api.replace_status(cluster.WORKITEMS, body)
+        answer = await self._api.replace_status(cluster.WORKITEMS, body)
+        version = answer["metadata"]["resourceVersion"]
+        metadata = item.metadata.model_copy(update={"resource_version": version})
+        return item.model_copy(update={"metadata": metadata, "status": status})
 
-    async def perform(self, item: WorkItem, actions: tuple[Action, ...]) -> None:
-        """Carry out actions in order. Raises errors.Transient, errors.Permanent."""
+    async def perform(self, item: WorkItem, actions: tuple[Action, ...]) -> dict[str, JobView]:
+        """Carry out actions in order; the Jobs that came into being. Raises errors.Transient, errors.Permanent."""
+        created = {}
         for action in actions:
-            await self._perform(item, action)
+            if isinstance(action, CreateJob):
+                name = action.manifest["metadata"]["name"]
+                body = await self._api.create(cluster.JOBS, item.metadata.namespace, action.manifest)
+                if body is not None:
+                    created[name] = views.job(name, body, [])
+            else:
+                await self._perform(item, action)
+        return created
 
     async def _perform(self, item: WorkItem, action: Action) -> None:
         namespace = item.metadata.namespace
@@ -58,8 +73,6 @@ class Actor:
                 await self._api.create(cluster.CONTROLLER_REVISIONS, namespace, manifest)
             case EnsureClaim(manifest):
                 await self._api.create(cluster.PERSISTENT_VOLUME_CLAIMS, namespace, manifest)
-            case CreateJob(manifest):
-                await self._api.create(cluster.JOBS, namespace, manifest)
             case DeleteJob(name):
                 await self._api.delete(cluster.JOBS, namespace, name)
             case ReleaseJobs(ttl_seconds):

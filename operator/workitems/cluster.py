@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import collections
-import json
 import urllib.request
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from typing import Any, Self
 from urllib.parse import quote, urlencode
 
 import aiohttp
+import pydantic_core
 from kubernetes.aio.client import ApiClient
 from kubernetes.aio.config import ConfigException
 
@@ -32,6 +32,9 @@ CONNECTIONS = 32
 """Requests under way at the same time; the others wait for a connection."""
 PAGE = 250
 """Objects a page of a list: a page of WorkItems with long descriptions stays below 20 MB."""
+WATCH_SECONDS = 300
+"""After which the server is asked to end a watch, so that one that died in silence is noticed some time later."""
+WATCH_GRACE_SECONDS = 30
 MESSAGE_LIMIT = 500
 NO_ANSWER = 0
 """The code under which a request without any answer is counted."""
@@ -86,9 +89,9 @@ class _Call:
     @property
     def path(self) -> str:
         # A name that vanishes from the URL would turn a DELETE of one object into one of the whole collection.
-        if self.verb not in {"list", "create"} and self.name in {"", ".", ".."}:
+        if self.verb not in {"list", "watch", "create"} and self.name in {"", ".", ".."}:
             raise ValueError(f"{self.verb} {self.resource}: {self.name!r} names no object")
-        # An object is created by a POST to its collection; its name stands in the body.
+        # A collection is asked, and an object is created by a POST to its collection; its name stands in the body.
         return self.resource.path(self.namespace, "" if self.verb == "create" else self.name, self.subresource)
 
     @property
@@ -137,10 +140,13 @@ class Cluster:
         """Requests since the start by (verb, resource, HTTP status code or NO_ANSWER)."""
 
     @classmethod
-    async def connect(cls, settings: Settings) -> Self:
-        """Log in: as the pod's service account, or by `settings.kubeconfig`. Nothing is requested yet."""
+    async def connect(cls, settings: Settings, connections: int = CONNECTIONS) -> Self:
+        """Log in: as the pod's service account, or by `settings.kubeconfig`. Nothing is requested yet.
+
+        `connections` bounds those that are open at the same time; 0: nothing does.
+        """
         configuration = await login.configuration(settings)
-        configuration.connection_pool_maxsize = CONNECTIONS
+        configuration.connection_pool_maxsize = connections
         # Asked once: aiohttp would ask the environment for a proxy before every request, in a thread, for a third of
         # the request's CPU, and send what a ~/.netrc says about the API server's host.
         configuration.client_session_kwargs = {"trust_env": bool(urllib.request.getproxies())}
@@ -189,6 +195,42 @@ class Cluster:
             query["continue"] = (page.get("metadata") or {}).get("continue") or ""
             if not query["continue"]:
                 return
+
+    async def version(self, resource: Resource, namespace: str | None) -> str:
+        """The resourceVersion of a collection as it is now: where a watch begins that wants to know what comes."""
+        call = _Call("list", resource, namespace)
+        page = _object(call, await self._request(call, "GET", f"{call.path}?limit=1"))
+        return str(page["metadata"]["resourceVersion"])
+
+    async def watch(
+        self, resource: Resource, namespace: str | None, *, label_selector: str, since: str
+    ) -> AsyncIterator[tuple[str, JSONObject]]:
+        """(ADDED, MODIFIED, DELETED or BOOKMARK, object) for what has changed after `since`, for some minutes.
+
+        Ends when the server ends it, which it does now and then: go on from the last object's resourceVersion.
+        Raises errors.Expired where the server has forgotten `since`.
+        """
+        call = _Call("watch", resource, namespace)
+        query = {"watch": "true", "resourceVersion": since, "allowWatchBookmarks": "true"}
+        query |= {"timeoutSeconds": str(WATCH_SECONDS), "labelSelector": label_selector}
+        # Longer silence than the server was asked for is a connection that is dead without anybody having said so.
+        timeout = aiohttp.ClientTimeout(
+            total=None, sock_connect=self._timeout.sock_connect, sock_read=WATCH_SECONDS + WATCH_GRACE_SECONDS
+        )
+        response = await self._send(call, "GET", f"{call.path}?{urlencode(query)}", None, timeout)
+        try:
+            if response.status != 200:
+                raise _refusal(call, _answer(response.status, await response.read(), ""))
+            rest = b""
+            async for chunk in response.response.content.iter_any():
+                # An object may be larger than any line that aiohttp is ready to read.
+                *lines, rest = (rest + chunk).split(b"\n")
+                for line in lines:
+                    yield _event(call, line)
+        except (aiohttp.ClientError, OSError) as error:
+            raise errors.Transient(f"{call}: {str(error)[:MESSAGE_LIMIT] or type(error).__name__}") from error
+        finally:
+            response.response.close()
 
     async def create(self, resource: Resource, namespace: str | None, body: JSONObject) -> JSONObject | None:
         """The created object; None if one of this name exists already (whoever made it)."""
@@ -245,6 +287,13 @@ class Cluster:
         return True
 
     async def _request(self, call: _Call, method: str, url: str, body: JSONObject | None = None) -> _Answer:
+        response = await self._send(call, method, url, body, self._timeout)
+        return _answer(response.status, await response.read(), response.headers.get("Retry-After", ""))
+
+    async def _send(
+        self, call: _Call, method: str, url: str, body: JSONObject | None, limits: aiohttp.ClientTimeout
+    ) -> Any:
+        """The answer, read to its end unless it is a watch's."""
         content_type = "application/merge-patch+json" if method == "PATCH" else "application/json"
         code = NO_ANSWER
         try:
@@ -253,24 +302,39 @@ class Cluster:
                 headers = {"Accept": "application/json", "Content-Type": content_type, **self._api.default_headers}
                 await self._api.update_params_for_auth(headers, [], ["BearerToken"], url, method, body)
                 response = await self._api.rest_client.request(
-                    method, self._api.configuration.host + url, headers, body, _request_timeout=self._timeout
+                    method, self._api.configuration.host + url, headers, body, _request_timeout=limits
                 )
-                data = await response.read()
+                if call.verb != "watch":
+                    await response.read()
                 code = response.status
         except (aiohttp.ClientError, OSError, ConfigException) as error:  # TimeoutError is an OSError
             what = "no answer in time" if isinstance(error, TimeoutError) else f"no answer: {error}"
             raise errors.Transient(f"{call}: {what[:MESSAGE_LIMIT]}") from error
         finally:
             self.calls[call.verb, str(call.resource), code] += 1
-        return _answer(code, data, response.headers.get("Retry-After", ""))
+        return response
+
+
+def _event(call: _Call, line: bytes) -> tuple[str, JSONObject]:
+    """One line of a watch. Raises errors.WorkItemsError for one that says that the watch is over."""
+    try:
+        event = pydantic_core.from_json(line)
+        kind, body = str(event["type"]), event["object"]
+    except (ValueError, TypeError, KeyError) as error:
+        # A truncated or foreign answer, as in _refusal.
+        raise errors.Transient(f"{call}: a line of {len(line)} bytes is no event") from error
+    if kind == "ERROR":
+        raise _refusal(call, _Answer(int(body.get("code") or 500), body, "", None))
+    return kind, body
 
 
 def _answer(code: int, data: bytes, retry_after: str) -> _Answer:
-    text = data.decode(errors="replace")
     try:
-        parsed = json.loads(text)
+        # Three times as fast as the standard library's.
+        parsed = pydantic_core.from_json(data)
     except ValueError:
         parsed = None
+    text = "" if isinstance(parsed, dict) else data.decode(errors="replace")
     body: JSONObject = parsed if isinstance(parsed, dict) else {}
     seconds: Any = retry_after if retry_after.isdecimal() else None
     if seconds is None and code >= 400:
@@ -293,7 +357,9 @@ def _refusal(call: _Call, answer: _Answer) -> errors.WorkItemsError:
         return errors.Transient(f"{call}: the answer ({len(answer.text)} characters) is no JSON object")
     if code == 409:
         return errors.Conflict(said)
-    if code in (408, 410, 429) or code >= 500:
+    if code == 410:
+        return errors.Expired(said)
+    if code in (408, 429) or code >= 500:
         return errors.Transient(said, delay_seconds=answer.retry_after_seconds)
     if code == 401:
         hint = "It does not accept the operator's credentials: check its ServiceAccount or kubeconfig"

@@ -3,6 +3,7 @@
 WorkItemsError                 anything this project raises on purpose; its text is a sentence for a person
 ├── Transient                  may go away by itself: try again after `delay_seconds`
 │   ├── Conflict               the object changed since it was read: read again and decide again
+│   ├── Expired                the API server has forgotten that moment of its history: begin at the present
 │   └── Unanswered             nobody knows whether it was carried out: look before it is repeated
 └── Permanent                  a person must change something; `reason` is a CamelCase condition reason
     └── Invalid                a manifest or a report that cannot be used as it is
@@ -27,6 +28,10 @@ class Transient(WorkItemsError):  # noqa: N818 - named after what it means for t
 
 class Conflict(Transient):
     """Our view was stale (HTTP 409): nothing was written; read again at once."""
+
+
+class Expired(Transient):
+    """A list or a watch cannot go on where it was (HTTP 410): what has happened since is not to be had any more."""
 
 
 class Unanswered(Transient):

@@ -31,9 +31,9 @@ from workitems import (
     queue,
     reconcile,
     slots,
+    watch,
 )
 from workitems.api import Phase, WorkItem, WorkItemStatus
-from workitems.channels import Channels
 from workitems.core import conditions, transitions
 from workitems.core import events as item_events
 from workitems.core.facts import Defaults
@@ -41,7 +41,7 @@ from workitems.forge_effects import ForgeEffects
 from workitems.outbox import Outbox
 from workitems.readings import Readings
 from workitems.settings import Settings
-from workitems.telling import Telling
+from workitems.watch import PartsWatch
 
 log = structlog.get_logger(__name__)
 
@@ -62,11 +62,12 @@ async def operate(
 ) -> None:
     """Run until `stop` is set or kopf sees SIGTERM or SIGINT. Raises errors.Permanent if there is no login."""
     api = await cluster.Cluster.connect(settings)
-    async with contextlib.AsyncExitStack() as opened:
-        opened.push_async_callback(api.close)
-        clients = connect.Clients(api, make_forge)
-        opened.push_async_callback(clients.close)
+    clients = connect.Clients(api, make_forge)
+    try:
         await Operator(settings, api, clients, clock).run(stop or asyncio.Event())
+    finally:
+        await clients.close()
+        await api.close()
 
 
 class Operator:
@@ -77,6 +78,7 @@ class Operator:
         self._settings = settings
         self._api = api
         self._queue = queue.Queue()
+        self._sweep_now = asyncio.Event()
         defaults = Defaults(
             runner_image=settings.runner_image,
             agent_image=settings.agent_image,
@@ -96,9 +98,7 @@ class Operator:
         self._health = health.Health(self._pulse, self._queue, self._metrics)
         ledger = slots.Slots()
         wake = self._queue.add
-        self._channels = Channels(api, clients)
-        carriers = {**ForgeEffects(clients.forge).carriers(), **Telling(self._channels).carriers()}
-        self._outbox = Outbox(self._observer.item, carriers, wake, clock)
+        self._outbox = Outbox(self._observer.item, ForgeEffects(clients.forge).carriers(), wake, clock)
         self._readings = Readings(clients.forge, wake, self.clock)
         outside = reconcile.Outside(self._outbox, self._readings, self)
         self._reconciler = reconcile.Reconciler(self._observer, act.Actor(api), ledger, outside, wake)
@@ -145,24 +145,35 @@ class Operator:
     async def run(self, stop: asyncio.Event) -> None:
         """Work until `stop` is set."""
         log.info("start", namespace=self._settings.namespace, watching=self._settings.watch_namespaces or "all")
+        watching = await cluster.Cluster.connect(self._settings, connections=0)
         try:
-            await self._run(stop)
+            await self._run(watching, stop)
         finally:
+            await watching.close()
             await self._readings.close()
             await self._outbox.close()
-            await self._channels.close()
         log.info("stop")
 
-    async def _run(self, stop: asyncio.Event) -> None:
+    async def _run(self, watching: cluster.Cluster, stop: asyncio.Event) -> None:
         async with self._health.served(self._settings.health_port):
             await self._rebuild_ledger()
+            scopes: tuple[str | None, ...] = self._settings.watch_namespaces or (None,)
+            parts = [PartsWatch(watching, kind, scope, self._clock) for kind in watch.KINDS for scope in scopes]
+            # Before the first item is looked at: what happens to its parts after that look is then told.
+            for part in parts:
+                await part.begin()
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._queue.run(self._work, self._settings.workers))
                 beside = [
-                    tasks.create_task(work) for work in (self._sweep(), self._events.run(), self._metrics.watch_loop())
+                    tasks.create_task(work)
+                    for work in (
+                        self._sweep(),
+                        self._events.run(),
+                        self._metrics.watch_loop(),
+                        *(part.run(self._queue.add, self._sweep_now.set) for part in parts),
+                    )
                 ]
-                watch = tasks.create_task(self._watch(stop))
-                await watch
+                await tasks.create_task(self._watch(stop))
                 for task in beside:
                     task.cancel()
                 self._queue.stop()
@@ -198,7 +209,10 @@ class Operator:
                 # The next sweep is as good; nothing depends on this one.
                 log.warning("sweep failed", error=str(error))
             sweep = self._sweep_once
-            await asyncio.sleep(self._settings.sweep_seconds)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._settings.sweep_seconds):
+                    await self._sweep_now.wait()
+            self._sweep_now.clear()
 
     async def _sweep_undelivered(self) -> None:
         async for key, _body in self._items(cluster.UNDELIVERED):
@@ -219,7 +233,7 @@ class Operator:
 
     async def _watch(self, stop: asyncio.Event) -> None:
         registry = kopf.OperatorRegistry()
-        handlers.register(registry, self._queue.add, lambda: self._reconciler.stranded, self._pulse.heard)
+        handlers.register(registry, self._queue.add, self._reconciler, self._pulse.heard)
         kopf.on.login(registry=registry)(self._login)
         settings = kopf.OperatorSettings()
         handlers.configure(settings)

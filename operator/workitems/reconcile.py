@@ -7,8 +7,10 @@ items can never take the same slot. It is a memory of what status says, rebuilt 
 from __future__ import annotations
 
 import asyncio
+import collections
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from typing import Protocol
 
 import structlog
@@ -18,7 +20,7 @@ from workitems.api import Phase, WorkItem, WorkItemStatus
 from workitems.api.decision import DecisionStatus
 from workitems.core import begin, conditions, stages
 from workitems.core.decide import decide
-from workitems.core.facts import Admission, Facts, Problem
+from workitems.core.facts import Admission, Facts, JobView, Problem
 from workitems.core.plan import Acknowledge, Plan
 from workitems.outbox import Outbox
 from workitems.readings import Readings
@@ -27,6 +29,11 @@ log = structlog.get_logger(__name__)
 
 REFUSED_AGAIN_SECONDS = 15.0
 """How soon a create that the API server refused for good is tried again: a person may have mended the reason."""
+
+STEPS_A_LOOK = 3
+"""Steps that may follow from one look without another: a run announced, its Job recorded, nothing left to do."""
+OWN_VERSIONS = 4
+"""The last resourceVersions of an item that we wrote: an event of one that was forgotten costs a look too many."""
 
 
 class Witness(Protocol):
@@ -69,6 +76,7 @@ class Reconciler:
         self._witness = outside.witness
         self._starting = asyncio.Lock()
         self._refused: dict[str, Problem] = {}
+        self._own: dict[str, collections.deque[str]] = {}
         self.stranded: set[str] = set()
         """Items that wait for a reference: their Repository's or Pipeline's next event is for them."""
 
@@ -87,7 +95,15 @@ class Reconciler:
             again = await self._observer.look(namespace, name)
             return await self._step(key, again) if again is not None else 0.0
 
-    async def _step(self, key: str, facts: Facts) -> float | None:
+    def is_echo(self, key: str, version: str) -> bool:
+        """Whether an event is about a write of our own, after which we have looked ourselves or will; told once."""
+        own = self._own.get(key, ())
+        if version not in own:
+            return False
+        self._own[key].remove(version)
+        return True
+
+    async def _step(self, key: str, facts: Facts, more: int = STEPS_A_LOOK - 1) -> float | None:
         claim = _claim(key, facts)
         facts = replace(
             facts,
@@ -100,26 +116,35 @@ class Reconciler:
             self._ledger.take(claim)
         if key in self._refused and plan.status.run == facts.item.status.run:
             plan = await self._try_refused_again(key, facts, plan)
-        await self._carry_out(key, facts, plan)
+        following = await self._carry_out(key, facts, plan)
         self._settle_slot(key, claim, plan)
         self._remember(key, facts, plan)
         if plan.status.phase in conditions.FINISHED:
             self._readings.forget(key)
         else:
             self._readings.ask(key, facts.item, plan.question)
-        return plan.requeue_seconds
+        if following is None:
+            return plan.requeue_seconds
+        return await self._step(key, following, more - 1) if more else 0.0
 
-    async def _carry_out(self, key: str, facts: Facts, plan: Plan) -> None:
+    async def _carry_out(self, key: str, facts: Facts, plan: Plan) -> Facts | None:
+        """Act; the facts as the answers to our own writes tell them, where those are all that has changed.
+
+        An answer is as live as a read, and what is decided next is guarded by the resourceVersion it carries: recording
+        the Job of a run that was just created then needs no look of its own. None: nothing was written, or the next
+        look, which is on its way then, must read.
+        """
         try:
             await self._actor.perform(facts.item, plan.before)
         except errors.WorkItemsError:
             self._not_announced(key, facts)
             raise
         written = facts.item.model_copy(update={"status": plan.status})
-        if plan.status != facts.item.status:
+        changed = plan.status != facts.item.status
+        if changed:
             began = self._witness.clock()
             try:
-                await self._actor.write_status(facts.item, plan.status)
+                written = await self._actor.write_status(facts.item, plan.status)
             except errors.Permanent:
                 self._not_announced(key, facts)
                 raise
@@ -132,14 +157,23 @@ class Reconciler:
             # announced: it keeps its slot until the next look tells.
             _log_step(key, facts, plan)
             self._witness.written(facts.item, plan.status, began)
+            own = self._own.setdefault(key, collections.deque(maxlen=OWN_VERSIONS))
+            own.append(written.metadata.resource_version)
         self._outbox.written(key, facts.item, written, facts.outcomes)
         try:
-            await self._actor.perform(facts.item, plan.after)
+            created = await self._actor.perform(facts.item, plan.after)
         except errors.Permanent as refusal:
             # The announcement stands; why it cannot be carried out goes into status with the next look.
             log.warning("refused", item=key, reason=refusal.reason, message=str(refusal))
             self._refused[key] = Problem(refusal.reason, str(refusal), blocked=True)
             self._wake(key)
+            return None
+        if not changed:
+            return None
+        following = _following(facts, plan, written, created)
+        if following is None:
+            self._wake(key)
+        return following
 
     async def _try_refused_again(self, key: str, facts: Facts, plan: Plan) -> Plan:
         """What was announced earlier and refused: try before anything is written, so that status does not flap."""
@@ -159,7 +193,7 @@ class Reconciler:
                 result="Ignored",
                 reason="NoSuchItem",
                 message=f"there is no WorkItem {name} in namespace {namespace}",
-                at=self._observer.now(),
+                at=datetime.now(UTC),
             )
             await self._actor.acknowledge(namespace, Acknowledge(decision.metadata.name, decision.metadata.uid, status))
             log.info("decision ignored", decision=f"{namespace}/{decision.metadata.name}", message=status.message)
@@ -196,6 +230,7 @@ class Reconciler:
 
     def _forget(self, key: str) -> None:
         self._refused.pop(key, None)
+        self._own.pop(key, None)
         self.stranded.discard(key)
         self._outbox.forget(key)
         self._readings.forget(key)
@@ -209,6 +244,20 @@ class Reconciler:
     def _let_go(self, key: str) -> None:
         for other in self._ledger.release(key):
             self._wake(other)
+
+
+def _following(facts: Facts, plan: Plan, written: WorkItem, created: dict[str, JobView]) -> Facts | None:
+    """What a look would find now, if a status was written and Jobs were created, and nothing else has happened.
+
+    None where more was involved than that: decisions, effects, a forge, a Job that was there before.
+    """
+    status, more = plan.status, (facts.decisions, facts.outcomes, facts.reading, plan.before, plan.question)
+    if any(more) or status.phase in conditions.FINISHED or status.run is None:
+        return None
+    job = created.get(status.run.job)
+    if job is None and facts.item.status.run is not None and facts.item.status.run.job == status.run.job:
+        job = facts.run_job
+    return None if job is None else replace(facts, item=written, run_job=job)
 
 
 def _log_step(key: str, facts: Facts, plan: Plan) -> None:

@@ -98,7 +98,9 @@ def next_attempt(effects: Iterable[Effect], now: datetime) -> datetime | None:
 
 def described(status: WorkItemStatus, generation: int, now: datetime) -> WorkItemStatus:
     """The status with `outbox` and the condition EffectsDelivered as its effects are."""
-    status = status.model_copy(update={"outbox": "Pending" if waiting(status.effects) else None})
+    # Those within the cluster too: an item that is over is found again by this alone.
+    pending = any(effect.state == "Intended" for effect in status.effects)
+    status = status.model_copy(update={"outbox": "Pending" if pending else None})
     old = next((c for c in status.conditions if c.type == DELIVERED), None)
     others = tuple(c for c in status.conditions if c.type != DELIVERED)
     if not any(effect.target for effect in status.effects):

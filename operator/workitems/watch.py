@@ -1,0 +1,94 @@
+"""Watches the Jobs and pods of runs, a dozen events a transition, and passes on the two that are worth a look.
+
+kopf watches what people write; for these two kinds its pipeline cost more than everything else that a transition takes
+(bench/README.md). It also reads at the start, and keeps something in memory for, every object there is, and finished
+Jobs stay for a week. A hint needs none of that: a watch here begins at the present and keeps nothing but what it last
+said about objects that were unusual. What it cannot know, because it happened before it began or where the API server
+has forgotten its place, `lost` is called for: every unfinished item is looked at then.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import collections
+from collections.abc import Callable
+from datetime import datetime
+
+import structlog
+
+from workitems import cluster, errors, views
+from workitems.core import news
+from workitems.protocol import ITEM_LABEL
+
+log = structlog.get_logger(__name__)
+
+KINDS = (cluster.PODS, cluster.JOBS)
+"""The pod's end is the signal: the Job controller reports the same one to three seconds later."""
+REMEMBERED = 4096
+"""Objects whose last news is known. One that is forgotten costs a look too many."""
+BASE_SECONDS = 1.0
+MAX_SECONDS = 30.0
+
+
+class PartsWatch:
+    """The watch of one kind in one namespace, or in all (None)."""
+
+    def __init__(
+        self, api: cluster.Cluster, kind: cluster.Resource, namespace: str | None, clock: Callable[[], datetime]
+    ) -> None:
+        """Take a connection without a limit, since every watch holds one open, and the time of day."""
+        self._api = api
+        self._kind = kind
+        self._namespace = namespace
+        self._clock = clock
+        self._since = ""
+        self._said: collections.OrderedDict[str, str] = collections.OrderedDict()
+
+    async def begin(self) -> None:
+        """Find the present: whatever comes after this call will be told. Raises errors.Transient, errors.Permanent."""
+        self._since = await self._api.version(self._kind, self._namespace)
+
+    async def run(self, add: Callable[[str], None], lost: Callable[[], None]) -> None:
+        """Add the keys of items that are worth a look, until cancelled. Goes on after every error."""
+        failures = 0
+        while True:
+            try:
+                if not self._since:
+                    await self.begin()
+                    lost()
+                async for kind, body in self._api.watch(
+                    self._kind, self._namespace, label_selector=ITEM_LABEL, since=self._since
+                ):
+                    failures = 0
+                    self._since = body["metadata"]["resourceVersion"]
+                    if kind != "BOOKMARK" and self._is_news(kind, body):
+                        metadata = body["metadata"]
+                        add(f"{metadata['namespace']}/{metadata['labels'][ITEM_LABEL]}")
+            except errors.Expired:
+                log.info("watch begins anew", kind=str(self._kind), namespace=self._namespace)
+                self._since = ""
+            except errors.WorkItemsError as error:
+                delay = min(MAX_SECONDS, BASE_SECONDS * 2 ** min(failures, 16))
+                failures += 1
+                log.warning("watch", kind=str(self._kind), error=str(error), seconds=delay)
+                await asyncio.sleep(delay)
+
+    def _is_news(self, kind: str, body: cluster.JSONObject) -> bool:
+        uid = body["metadata"]["uid"]
+        if kind == "DELETED":
+            self._said.pop(uid, None)
+            return True
+        said = self._news(body)
+        if said == self._said.get(uid, news.NONE):
+            return False
+        self._said[uid] = said
+        self._said.move_to_end(uid)
+        if len(self._said) > REMEMBERED:
+            self._said.popitem(last=False)
+        return True
+
+    def _news(self, body: cluster.JSONObject) -> str:
+        metadata = body["metadata"]
+        if self._kind is cluster.PODS:
+            return news.of_pod(views.pod(body), self._clock())
+        return news.of_job(views.job(metadata["name"], body, []), "deletionTimestamp" in metadata)
