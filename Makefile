@@ -21,13 +21,14 @@ help: ## Show this help
 	@touch $@
 
 .PHONY: demo
-demo: .venv/.synced ## Carry a real WorkItem from created to done on a real cluster
+demo: .venv/.synced ## Carry a real WorkItem from created to done on a real cluster; AGENT=claude: by Claude Code
 	@.venv/bin/python -m hack.demo
 
 .PHONY: test
 test: .venv/.synced ## Run every test, the end-to-end ones on a real cluster included
 	@.venv/bin/python -m hack.cluster test-tools
 	@.venv/bin/python -m hack.cluster gitea >/dev/null
+	@.venv/bin/python -m hack.cluster claude-cli >/dev/null
 	@.venv/bin/pytest -n 4 tests/unit tests/loop
 	@.venv/bin/pytest -v tests/e2e
 

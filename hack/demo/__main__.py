@@ -10,7 +10,7 @@ import sys
 
 from hack.cluster import choose, images, shell
 from hack.cluster.errors import ClusterError
-from hack.demo import follow, install, view
+from hack.demo import claude, follow, install, view
 from hack.demo.cluster import Kubectl, Object
 from hack.demo.errors import DemoError
 from hack.gitserver.bundle import BundleError
@@ -37,19 +37,23 @@ def _left(started: list[str]) -> str:
 
 
 def _demo(started: list[str]) -> None:
+    with_claude = claude.wanted()
     cluster = choose.current()
     cluster.up()
     kubectl = Kubectl(cluster.kubectl, install.NAMESPACE)
     built = images.build_and_load(cluster)
     install.operator(kubectl, built)
     install.shop(kubectl, built)
+    if with_claude:
+        claude.prepare(kubectl, cluster, built)
     item = install.start(kubectl)
     name: str = item["metadata"]["name"]
     started.append(kubectl.line("get", follow.KIND, name, "--watch"))
     shell.say(f"created WorkItem {name}: {item['spec']['title']}, on branch {item['spec']['branch']}")
     stages = [stage["name"] for stage in install.manifest("pipeline")["spec"]["stages"]]
     screen = follow.Screen(stages)
-    done = follow.Follower(kubectl, name, follow.user_of(kubectl), screen).to_the_end()
+    patience = claude.STALL_SECONDS if with_claude else follow.STALL_SECONDS
+    done = follow.Follower(kubectl, name, follow.user_of(kubectl), screen, patience).to_the_end()
     install.check_operator(kubectl)
     _summary(kubectl, done)
 

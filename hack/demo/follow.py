@@ -74,6 +74,7 @@ class Follower:
     name: str
     user: str
     screen: Screen
+    stall_seconds: float = STALL_SECONDS
     approved: set[str] = dataclasses.field(default_factory=set)
 
     def to_the_end(self) -> Object:
@@ -81,7 +82,7 @@ class Follower:
         events: queue.Queue[Object | None] = queue.Queue()
         watch = Watch(self.kubectl, KIND, self.name, events)
         ended_at_once = 0
-        patience = FIRST_LOOK_SECONDS
+        patience: float = FIRST_LOOK_SECONDS
         try:
             while True:
                 try:
@@ -99,7 +100,7 @@ class Follower:
                     watch = Watch(self.kubectl, KIND, self.name, events)
                     continue
                 ended_at_once = 0
-                patience = STALL_SECONDS if view.status_of(item) else FIRST_LOOK_SECONDS
+                patience = self.stall_seconds if view.status_of(item) else FIRST_LOOK_SECONDS
                 self.screen.show(item)
                 if self._is_over(item):
                     return item
@@ -132,11 +133,11 @@ class Follower:
         made = f"Decision {body['metadata']['name']}"
         self.screen.say(f"→ approving {GATE} as {self.user} for the documents of commit {head[:10]} ({made})")
 
-    def _stalled(self, seconds: int) -> str:
+    def _stalled(self, seconds: float) -> str:
         there = Kubectl(self.kubectl.command, install.OPERATOR)
         reasons = " ".join(filter(None, (install.why(there), install.why(self.kubectl))))
         return (
-            f"Nothing has changed on {self.name} for {seconds} seconds. {reasons or 'No pod says why.'}\n"
+            f"Nothing has changed on {self.name} for {seconds:.0f} seconds. {reasons or 'No pod says why.'}\n"
             f"  the operator's log: {there.line('logs', f'deployment/{install.OPERATOR}', '--tail=50')}\n"
             f"  the item's pods:    {self.kubectl.line('describe', 'pods', '-l', f'workitems.dev/item={self.name}')}"
         )

@@ -10,7 +10,7 @@ the CLI's working directory, `{docs}` for the item's documents), `{"fail": STATU
 It stands in the prompt as a fenced block ```model: stage -> list of scripts, one for each attempt, the last one for all
 later ones. A stage that is not in it, or whose script is null, writes what the default Pipeline's gates want.
 
-    server.py --port 8080 [--log requests.jsonl] [--replies MODULE]      MODULE has reply(conversation) -> Move
+    server.py --port 8080 [--key KEY] [--log requests.jsonl] [--replies MODULE]   MODULE: reply(conversation) -> Move
 """
 
 from __future__ import annotations
@@ -108,7 +108,9 @@ def parse(request: JSON) -> Conversation:
             answers += 1
             continue
         found = [block for block in blocks if block.get("type") == "tool_result"]
-        text = "\n".join(block["text"] for block in blocks if block.get("type") == "text")
+        said = [block["text"] for block in blocks if block.get("type") == "text"]
+        # The CLI's own remarks stand beside the person's words.
+        text = "\n".join(words for words in said if not words.startswith("<system-reminder>"))
         if message["role"] == "system":
             notes.append(text)
         elif found:
@@ -210,6 +212,8 @@ class Server(http.server.ThreadingHTTPServer):
     """The API on one port. `requests` has all that was asked: method, path, headers, body, the key's presence."""
 
     daemon_threads = True
+    key = ""
+    """The only key that it takes; empty: any."""
 
     def __init__(
         self, address: tuple[str, int], reply: Callable[[Conversation], Move], log: Path | None = None
@@ -260,8 +264,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
     def _answer(self, request: JSON) -> None:
         path = self.path.partition("?")[0]
-        if not any(self.headers.get(name) for name in KEY_HEADERS):
-            raise RefusedError(401, "authentication_error", "x-api-key header is required")
+        key = next((self.headers[name] for name in KEY_HEADERS if self.headers.get(name)), "")
+        if not key or key.removeprefix("Bearer ") != (self.server.key or key.removeprefix("Bearer ")):
+            raise RefusedError(401, "authentication_error", "invalid x-api-key" if key else "x-api-key is required")
         if path == "/v1/messages/count_tokens":
             self._send(200, b'{"input_tokens": 100}', "application/json")
             return
@@ -328,12 +333,15 @@ def main(arguments: list[str]) -> int:
     """Serve until killed."""
     parser = argparse.ArgumentParser(description="A scripted Messages API.")
     parser.add_argument("--port", type=int, default=8080)
-    parser.add_argument("--log", type=Path)
+    parser.add_argument("--log", type=Path, help="where every request is written, as a line of JSON")
+    parser.add_argument("--key", default="", help="the only key to take; default: any")
     parser.add_argument("--replies", help="a module with reply(conversation); default: the script in the prompt")
     chosen = parser.parse_args(arguments)
     sys.path.insert(0, str(Path(__file__).parent))
     reply = importlib.import_module(chosen.replies).reply if chosen.replies else Script()
-    Server(("", chosen.port), reply, chosen.log).serve_forever()
+    server = Server(("", chosen.port), reply, chosen.log)
+    server.key = chosen.key
+    server.serve_forever()
     return 0
 
 

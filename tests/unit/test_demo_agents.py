@@ -5,12 +5,22 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from hack.cluster import claude, settings
 from hack.demo import install
+from hack.demo.agents import model
 from hack.gitserver.bundle import bundle
+from hack.scriptedmodel.server import Server
+from workitems.agents import claude_code
+from workitems.agents.claude_code import Session
+from workitems.agents.claude_stream import Reader
+from workitems.api.agent import ClaudeCode
+from workitems.protocol import EXCHANGE, SYSTEM_PROMPT_FILE
 
 pytestmark = pytest.mark.slow
 
@@ -44,7 +54,8 @@ class Worktree:
         )
 
     def work(self, role: str, attempt: int = 1, before: str = "") -> None:
-        prompt = f"You are the {role}.\n\nAttempt: {attempt}\n\n# {self.spec['title']}\n\n{self.spec['description']}"
+        first = f"You are the {role} of work item et-1, in stage any.\n\nAttempt: {attempt}\nDocuments: {DOCUMENTS}\n"
+        prompt = f"{first}\n# {self.spec['title']}\n\n{self.spec['description']}"
         done = self.agent(role, prompt + (f"\n# What happened before\n\n{before}" if before else ""), attempt)
         assert done.returncode == 0, done.stdout + done.stderr
         self.git("add", "--all")
@@ -61,14 +72,65 @@ class Worktree:
         return (self.root / DOCUMENTS / name).read_text()
 
 
+class ClaudeWorktree(Worktree):
+    """The same work by the real Claude Code CLI, with the demo's scripted model."""
+
+    def __init__(self, root: Path, address: str) -> None:
+        super().__init__(root)
+        self.address = address
+
+    def agent(self, _role: str, prompt: str, _attempt: int = 1) -> subprocess.CompletedProcess[str]:
+        self.runs += 1
+        system = self.root.parent / "system.md"
+        system.write_text(claude_code.SYSTEM_PROMPT)
+        command = claude_code.argv(ClaudeCode(), Session(claude_code.session_id("et-1", self.runs)), None)
+        environment = {
+            "PATH": f"{claude.folder(settings.read().cache)}:{os.environ['PATH']}",
+            "HOME": str(self.root.parent),
+            **claude_code.SWITCHES,
+            "CLAUDE_CODE_MAX_RETRIES": "0",
+            claude_code.API_KEY: "scripted",
+            claude_code.BASE_URL: self.address,
+        }
+        command = [word.replace(f"{EXCHANGE}/{SYSTEM_PROMPT_FILE}", str(system)) for word in command]
+        done = subprocess.run(
+            command, cwd=self.root, env=environment, input=prompt, capture_output=True, text=True, check=False
+        )
+        reader = Reader()
+        for line in done.stdout.splitlines():
+            reader.feed(line)
+        assert reader.end().reason == "Succeeded", done.stdout + done.stderr
+        return done
+
+
 @pytest.fixture
-def worktree(tmp_path: Path) -> Worktree:
+def tree(tmp_path: Path) -> Path:
     (tmp_path / "shop.bundle").write_bytes(bundle(install.DEMO / "repository"))
     subprocess.run(["git", "clone", "--quiet", "shop.bundle", "tree"], cwd=tmp_path, check=True)
-    return Worktree(tmp_path / "tree")
+    return tmp_path / "tree"
 
 
-def test_the_work_goes_all_the_way_with_one_rework_that_answers_the_review(worktree: Worktree) -> None:
+@pytest.fixture
+def worktree(tree: Path) -> Worktree:
+    return Worktree(tree)
+
+
+@pytest.fixture(params=["programs", "claude"])
+def either(request: pytest.FixtureRequest, tree: Path) -> Iterator[Worktree]:
+    if request.param == "programs":
+        yield Worktree(tree)
+        return
+    server = Server(("127.0.0.1", 0), model.reply)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield ClaudeWorktree(tree, f"http://127.0.0.1:{server.server_address[1]}")
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+def test_the_work_goes_all_the_way_with_one_rework_that_answers_the_review(either: Worktree) -> None:
+    worktree = either
     assert not worktree.tests_pass()
     for role in ("analyst", "architect", "developer", "reviewer"):
         worktree.work(role)

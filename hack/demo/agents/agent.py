@@ -63,16 +63,36 @@ class Task:
         Path(path).write_text(text.rstrip("\n") + "\n")
         self.say(f"wrote {path}")
 
+    def exists(self, path: str | Path) -> bool:
+        """Whether there is such a file."""
+        return Path(path).exists()
+
+    def modules(self, folder: str) -> list[str]:
+        """Name the Python modules below a folder, without the empty ones that make packages."""
+        return sorted(str(path) for path in Path(folder).rglob("*.py") if path.name != "__init__.py")
+
+    def run(self, *command: str, **environment: str) -> tuple[int, str]:
+        """Run a program in the worktree; return its exit code and all that it printed."""
+        done = subprocess.run(
+            command,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
+            env={**os.environ, **environment},
+        )
+        return done.returncode, done.stdout
+
     def document(self, name: str) -> Path:
         """Name one of the item's documents."""
         return self.documents / name
 
     def git(self, *arguments: str) -> str:
         """Ask git something; the agent can read history and change none."""
-        done = subprocess.run(["git", *arguments], capture_output=True, text=True, check=False)
-        if done.returncode != 0:
-            raise AgentError(f"git {' '.join(arguments)} failed: {done.stderr.strip()}")
-        return done.stdout
+        code, printed = self.run("git", *arguments)
+        if code != 0:
+            raise AgentError(f"git {' '.join(arguments)} failed: {printed.strip()}")
+        return printed
 
     def base(self) -> str:
         """Return the commit on which this item's work began: the parent of the first run's commit."""
@@ -86,11 +106,9 @@ class Task:
     def make_test(self) -> tuple[bool, str]:
         """Run the repository's own tests; return whether they passed, and what they printed."""
         self.say("run `make test`")
-        done = subprocess.run(
-            ["make", "test"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
-        )
-        self.say(f"`make test` ended with exit code {done.returncode}")
-        return done.returncode == 0, done.stdout
+        code, printed = self.run("make", "test")
+        self.say(f"`make test` ended with exit code {code}")
+        return code == 0, printed
 
     def section(self, heading: str) -> str:
         """Return what stands under the prompt's first-level headings that match a pattern, or nothing."""

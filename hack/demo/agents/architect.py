@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -20,7 +19,7 @@ def work(task: Task) -> None:
         conflict = "a requirement names a fraction of a percent, `percent()` in src/shop/money.py takes whole ones."
         task.write(task.document("10-conflict.md"), f"# Conflict\n\nRule 1 of docs/architecture.md, and {conflict}\n")
         return
-    modules = sorted(str(path) for path in Path("src").rglob("*.py") if path.name != "__init__.py")
+    modules = task.modules("src")
     task.say(f"{len(rules)} rules, modules: {', '.join(modules)}")
     codes = ", ".join(re.findall(r"(?m)^\| (`\w+`) \|", requirements))
     known = "\n".join(f"- `{module}`: {'changes' if module.endswith('checkout.py') else 'stays'}" for module in modules)

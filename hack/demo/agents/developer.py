@@ -7,7 +7,6 @@ the reviewer to find. What it knows of a review is what its prompt says.
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -78,7 +77,7 @@ def work(task: Task) -> None:
     task.read(task.document("11-architecture.md"))
     task.read(task.document("04-acceptance-criteria.md"))
     rates = re.findall(r"(?m)^\| `(\w+)` \| (\d+) \|$", task.read(task.document("03-trz.md")))
-    if Path(DISCOUNTS).exists():
+    if task.exists(DISCOUNTS):
         task.say(f"{DISCOUNTS} is already there: no second feature on top of it")
     else:
         _implement(task, rates)

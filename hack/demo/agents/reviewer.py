@@ -5,10 +5,7 @@ It does not believe the tests alone: a criterion without a test is exactly what 
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
-import sys
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
@@ -128,15 +125,14 @@ def _try_criteria(task: Task, findings: list[str]) -> str:
     rows = ["| criterion | result |", "|---|---|"]
     for number, text in re.findall(r"(?m)^- (AC\d+): (.+)$", task.read(task.document("04-acceptance-criteria.md"))):
         probes = [probe for probe in PROBES if re.search(probe.words, text, re.IGNORECASE)]
-        failures = [(probe, wrong) for probe in probes if (wrong := _try(probe, rates))]
+        failures = [(probe, wrong) for probe in probes if (wrong := _try(task, probe, rates))]
         findings.extend(f'({probe.file}): {number} "{text}" does not hold: {wrong}' for probe, wrong in failures)
         rows.append(f"| {number} | {'fails' if failures else 'holds' if probes else 'not decidable by a program'} |")
     return "\n".join(rows)
 
 
-def _try(probe: Probe, rates: dict[str, int]) -> str:
+def _try(task: Task, probe: Probe, rates: dict[str, int]) -> str:
     """Run a probe in an interpreter of its own; return what went wrong, or nothing."""
     code = PREPARE + probe.code.format(rates=rates, first=next(iter(rates)))
-    environment = {**os.environ, "PYTHONPATH": "src", "PYTHONDONTWRITEBYTECODE": "1"}
-    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
-    return "" if done.returncode == 0 else (done.stderr.strip().splitlines() or ["no reason given"])[-1]
+    ended, printed = task.run("python3", "-c", code, PYTHONPATH="src", PYTHONDONTWRITEBYTECODE="1")
+    return "" if ended == 0 else (printed.strip().splitlines() or ["no reason given"])[-1]

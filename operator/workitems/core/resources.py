@@ -6,6 +6,8 @@ from workitems.api import Agent
 from workitems.api.agent import Resources
 
 DEFAULT_REQUESTS = {"cpu": "100m", "memory": "256Mi"}
+CLAUDE_REQUESTS = {**DEFAULT_REQUESTS, "memory": "512Mi"}
+"""Claude Code alone takes 220 MB."""
 DEFAULT_LIMITS = {"memory": "4Gi", "ephemeral-storage": "20Gi"}
 
 
@@ -16,7 +18,7 @@ def of(agent: Agent) -> dict[str, dict[str, str]]:
     # A default limit below a request of the agent's own would be refused: who names one of the two has decided.
     named = {*requests, *limits}
     both = {
-        "requests": {**_without(DEFAULT_REQUESTS, named), **requests},
+        "requests": {**_without(CLAUDE_REQUESTS if agent.claude_code else DEFAULT_REQUESTS, named), **requests},
         "limits": {**_without(DEFAULT_LIMITS, named), **limits},
     }
     return {kind: amounts for kind, amounts in both.items() if amounts}
