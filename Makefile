@@ -30,7 +30,8 @@ test: .venv/.synced ## Run every test, the end-to-end ones on a real cluster inc
 	@.venv/bin/python -m hack.cluster gitea >/dev/null
 	@.venv/bin/python -m hack.cluster claude-cli >/dev/null
 	@.venv/bin/pytest -n 4 tests/unit tests/loop
-	@.venv/bin/pytest -v tests/e2e
+	@.venv/bin/pytest -v -n 4 --dist loadfile -m "not alone" tests/e2e
+	@.venv/bin/pytest -v -m alone tests/e2e
 
 .PHONY: check
 check: .venv/.synced ## Format, lint, types, import contracts, unit and loop tests

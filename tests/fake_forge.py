@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
@@ -64,6 +64,8 @@ class FakeForge(Forge):
     """Why the base takes no merge."""
     away: str = ""
     refuses: errors.Permanent | None = None
+    hang: Callable[[], Awaitable[None]] | None = None
+    """Waited for before every answer."""
     merges: list[tuple[int, str]] = field(default_factory=list)
     """Every merge that happened: number and commit."""
     requests: list[str] = field(default_factory=list)
@@ -88,8 +90,8 @@ class FakeForge(Forge):
             self.protected,
             self.away,
             self.refuses,
-            list(self.merges),
-            list(self.requests),
+            merges=list(self.merges),
+            requests=list(self.requests),
             guard=self.guard,
         )
 
@@ -119,32 +121,32 @@ class FakeForge(Forge):
     # --- the protocol
 
     async def find(self, branch: str, base: str) -> PullRequest | None:
-        self._answer()
+        await self._answer()
         own = [pull for pull in self.pulls.values() if (pull.branch, pull.base) == (branch, base)]
         own.sort(key=lambda pull: (pull.state == "open", pull.number))
         return self._view(own[-1]) if own else None
 
     async def get(self, number: int) -> PullRequest:
-        self._answer()
+        await self._answer()
         return self._view(self._pull(number))
 
     async def head(self, branch: str) -> str | None:
-        self._answer()
+        await self._answer()
         return self.branch_of(branch).head
 
     async def ahead(self, base: str, head: str) -> int:
-        self._answer()
+        await self._answer()
         assert base != head
         return int(self._differs(head))
 
     async def commits(self, base: str, head: str, most: int = 20) -> tuple[Commit, ...]:
-        self._answer()
+        await self._answer()
         # Asked from the branch's side alone: what the base has and the branch lacks.
         assert base != head
         return self.base_ahead[:most]
 
     async def ensure(self, branch: str, base: str, *, title: str, body: str) -> PullRequest:
-        self._answer()
+        await self._answer()
         for pull in self.open():
             if (pull.branch, pull.base) == (branch, base):
                 if (pull.title, pull.body) != (title, body):
@@ -161,17 +163,17 @@ class FakeForge(Forge):
         return self._view(self.pulls[number])
 
     async def update(self, number: int, *, title: str, body: str) -> None:
-        self._answer()
+        await self._answer()
         pull = self._pull(number)
         if (pull.title, pull.body) == (title, body):
             return
-        self.cut("before updating")
+        self.cut("before updating the text")
         pull.title, pull.body = title, body
         self.requests.append(f"update {number}")
-        self.cut("after updating")
+        self.cut("after updating the text")
 
     async def close(self, number: int) -> None:
-        self._answer()
+        await self._answer()
         pull = self._pull(number)
         if pull.state != "open":
             return
@@ -181,12 +183,12 @@ class FakeForge(Forge):
         self.cut("after closing")
 
     async def checks(self, commit: str) -> Checks:
-        self._answer()
+        await self._answer()
         known = self.statuses.get(commit)
         return Checks(commit, tuple(known.values()) if known is not None else tuple(self.reports(commit)))
 
     async def merge(self, number: int, commit: str, method: Method, *, delete_branch: bool) -> MergeOutcome:
-        self._answer()
+        await self._answer()
         pull = self._pull(number)
         if pull.state == "merged":
             return MergeOutcome(MergeResult.MERGED, pull.merge_commit)
@@ -206,7 +208,7 @@ class FakeForge(Forge):
         return MergeOutcome(MergeResult.MERGED, pull.merge_commit)
 
     async def update_branch(self, number: int, style: Literal["merge", "rebase"]) -> None:
-        self._answer()
+        await self._answer()
         pull = self._pull(number)
         if self.conflicts:
             raise errors.Permanent("Conflict", "merge failed because of conflict")
@@ -219,18 +221,18 @@ class FakeForge(Forge):
         self.cut("after updating the branch")
 
     async def comment(self, number: int, marker: str, body: str) -> str:
-        self._answer()
+        await self._answer()
         self.cut("before commenting")
         self._pull(number).comments[marker] = body
         self.cut("after commenting")
         return marker
 
     async def reviews(self, number: int) -> tuple[Review, ...]:
-        self._answer()
+        await self._answer()
         return self.reviewed.get(number, ())
 
     async def ensure_webhook(self, url: str, secret: str) -> None:
-        self._answer()
+        await self._answer()
         self.webhooks[url] = secret
 
     async def close_client(self) -> None:
@@ -238,7 +240,9 @@ class FakeForge(Forge):
 
     # --- inside
 
-    def _answer(self) -> None:
+    async def _answer(self) -> None:
+        if self.hang is not None:
+            await self.hang()
         if self.away:
             raise errors.Transient(self.away)
         if self.refuses is not None:

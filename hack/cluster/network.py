@@ -32,6 +32,9 @@ _RULES = {
     ),
     "nat": (f"-A POSTROUTING -s {PODS} ! -d {PODS} -j MASQUERADE",),
 }
+# A Service without endpoints has no address to go to. kube-proxy rejects what is sent to it, but kube-router accepts it
+# before that, and the packet would leave the machine by its default route: some stranger would answer.
+_AT_HOME = ("priority", "100", "iif", BRIDGE, "to", SERVICES, "unreachable")
 # What the cluster needs, and what the kubelet sets by itself: put back as they were by `remove`.
 _WANTED_SYSCTLS = {
     "net.ipv4.ip_forward": "1",
@@ -72,6 +75,7 @@ def ensure(state: Path) -> None:
             words = [*rest.split(), "-m", "comment", "--comment", _COMMENT]
             if shell.attempt(["iptables", "-w", "-t", table, "-C", chain, *words]).returncode != 0:
                 shell.run(["iptables", "-w", "-t", table, verb, chain, *words])
+    _keep_services_at_home()
 
 
 def remove(state: Path) -> None:
@@ -84,11 +88,20 @@ def remove(state: Path) -> None:
                 _remove_rules(program, table)
         _remove_sets()
     if shell.find("ip"):
+        shell.attempt(["ip", "rule", "delete", *_AT_HOME])
         ports = shell.attempt(["ip", "-o", "link", "show", "master", BRIDGE]).stdout
         for name in re.findall(r"^\d+: ([^@:]+)", ports, re.MULTILINE):
             shell.attempt(["ip", "link", "delete", name])
         shell.attempt(["ip", "link", "delete", BRIDGE])
     _restore_sysctls(state / "sysctls.json")
+
+
+def _keep_services_at_home() -> None:
+    if f"from all to {SERVICES} iif {BRIDGE} unreachable" in shell.attempt(["ip", "rule", "show"]).stdout:
+        return
+    added = shell.attempt(["ip", "rule", "add", *_AT_HOME])
+    if added.returncode != 0:
+        shell.say(f"a Service without endpoints may be answered from outside this machine: {added.stderr.strip()}")
 
 
 def has_sets() -> bool:

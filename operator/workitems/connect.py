@@ -37,16 +37,16 @@ class Clients:
 
     async def forge(self, namespace: str, name: str) -> Forge:
         """The forge of a Repository. Raises errors.Transient, errors.Permanent."""
-        repository = await self._repository(namespace, name)
+        repository = await self.repository(namespace, name)
         spec = repository.spec
         if spec.forge is None or spec.forge.gitea is None:
             raise errors.Permanent("NoForge", f"Repository {name} has no forge any more: name one in spec.forge")
-        token, version = await self._secret(namespace, spec.forge.gitea.token, "spec.forge.gitea.token", name)
-        ca_pem = await self._certificates(namespace, spec, name)
-        found: Forge | None = self._same((namespace, name, "forge"), (spec, version, ca_pem))
+        token, version = await self.secret(namespace, spec.forge.gitea.token, "spec.forge.gitea.token", name)
+        ca_pem = await self.certificates(namespace, spec, name)
+        found: Forge | None = self.same((namespace, name, "forge"), (spec, version, ca_pem))
         if found is None:
             found = self._make_forge(spec, token, ca_pem)
-            await self._keep((namespace, name, "forge"), (spec, version, ca_pem), found, found.close_client)
+            await self.keep((namespace, name, "forge"), (spec, version, ca_pem), found, found.close_client)
         return found
 
     async def close(self) -> None:
@@ -57,11 +57,12 @@ class Clients:
 
     # --- what is kept
 
-    def _same(self, key: tuple[str, str, str], made_from: object) -> Any:
+    def same(self, key: tuple[str, str, str], made_from: object) -> Any:
+        """The client that was made from the same; None: there is none."""
         kept = self._kept.get(key)
         return kept[1] if kept is not None and kept[0] == made_from else None
 
-    async def _keep(
+    async def keep(
         self, key: tuple[str, str, str], made_from: object, client: Any, close: Callable[[], Awaitable[None]]
     ) -> None:
         """Put a client in place of the one before it, whose requests under way fail and are made again."""
@@ -74,7 +75,8 @@ class Clients:
 
     # --- live reads
 
-    async def _repository(self, namespace: str, name: str) -> Repository:
+    async def repository(self, namespace: str, name: str) -> Repository:
+        """A Repository as it is now. Raises errors.Transient, errors.Permanent."""
         body = await self._api.get(cluster.REPOSITORIES, namespace, name)
         if body is None:
             raise errors.Permanent("RepositoryNotFound", f"there is no Repository {name} in namespace {namespace}")
@@ -83,8 +85,8 @@ class Clients:
         except ValidationError as error:
             raise errors.Invalid("RepositoryUnreadable", f"Repository {name} cannot be read: {error}") from error
 
-    async def _secret(self, namespace: str, ref: SecretRef, field: str, repository: str) -> tuple[str, str]:
-        """The value of one key, and the version of its Secret."""
+    async def secret(self, namespace: str, ref: SecretRef, field: str, repository: str) -> tuple[str, str]:
+        """The value of one key, and the version of its Secret. Raises errors.Transient, errors.Permanent."""
         body = await self._api.get(cluster.SECRETS, namespace, ref.secret_name)
         where = f"which Repository {repository} names in {field}"
         which = f"key {ref.key} of Secret {ref.secret_name} in namespace {namespace}"
@@ -107,7 +109,8 @@ class Clients:
             raise errors.Permanent("SecretUnreadable", message)
         return text, str(body["metadata"].get("resourceVersion", ""))
 
-    async def _certificates(self, namespace: str, spec: RepositorySpec, repository: str) -> str:
+    async def certificates(self, namespace: str, spec: RepositorySpec, repository: str) -> str:
+        """What a Repository's caBundle holds; "" without one. Raises errors.Transient, errors.Permanent."""
         if spec.ca_bundle is None:
             return ""
         name, key = spec.ca_bundle.config_map_name, spec.ca_bundle.key

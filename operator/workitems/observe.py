@@ -43,6 +43,10 @@ class Observer:
         self._clock = clock
         self._snapshots: collections.OrderedDict[tuple[str, str], PipelineSpec] = collections.OrderedDict()
 
+    def now(self) -> datetime:
+        """The time of day of all facts."""
+        return self._clock()
+
     async def look(self, namespace: str, name: str) -> Facts | None:
         """The facts about one item; None if there is no such item. Raises errors.Transient, errors.Permanent."""
         body = await self._api.get(cluster.WORKITEMS, namespace, name)

@@ -34,6 +34,7 @@ from workitems import (
     watch,
 )
 from workitems.api import Phase, WorkItem, WorkItemStatus
+from workitems.channels import Channels
 from workitems.core import conditions, transitions
 from workitems.core import events as item_events
 from workitems.core.facts import Defaults
@@ -41,6 +42,7 @@ from workitems.forge_effects import ForgeEffects
 from workitems.outbox import Outbox
 from workitems.readings import Readings
 from workitems.settings import Settings
+from workitems.telling import Telling
 from workitems.watch import PartsWatch
 
 log = structlog.get_logger(__name__)
@@ -62,12 +64,11 @@ async def operate(
 ) -> None:
     """Run until `stop` is set or kopf sees SIGTERM or SIGINT. Raises errors.Permanent if there is no login."""
     api = await cluster.Cluster.connect(settings)
-    clients = connect.Clients(api, make_forge)
-    try:
+    async with contextlib.AsyncExitStack() as opened:
+        opened.push_async_callback(api.close)
+        clients = connect.Clients(api, make_forge)
+        opened.push_async_callback(clients.close)
         await Operator(settings, api, clients, clock).run(stop or asyncio.Event())
-    finally:
-        await clients.close()
-        await api.close()
 
 
 class Operator:
@@ -98,7 +99,9 @@ class Operator:
         self._health = health.Health(self._pulse, self._queue, self._metrics)
         ledger = slots.Slots()
         wake = self._queue.add
-        self._outbox = Outbox(self._observer.item, ForgeEffects(clients.forge).carriers(), wake, clock)
+        self._channels = Channels(api, clients)
+        carriers = {**ForgeEffects(clients.forge).carriers(), **Telling(self._channels).carriers()}
+        self._outbox = Outbox(self._observer.item, carriers, wake, clock)
         self._readings = Readings(clients.forge, wake, self.clock)
         outside = reconcile.Outside(self._outbox, self._readings, self)
         self._reconciler = reconcile.Reconciler(self._observer, act.Actor(api), ledger, outside, wake)
@@ -152,6 +155,7 @@ class Operator:
             await watching.close()
             await self._readings.close()
             await self._outbox.close()
+            await self._channels.close()
         log.info("stop")
 
     async def _run(self, watching: cluster.Cluster, stop: asyncio.Event) -> None:

@@ -10,7 +10,6 @@ import asyncio
 import collections
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from typing import Protocol
 
 import structlog
@@ -193,7 +192,7 @@ class Reconciler:
                 result="Ignored",
                 reason="NoSuchItem",
                 message=f"there is no WorkItem {name} in namespace {namespace}",
-                at=datetime.now(UTC),
+                at=self._observer.now(),
             )
             await self._actor.acknowledge(namespace, Acknowledge(decision.metadata.name, decision.metadata.uid, status))
             log.info("decision ignored", decision=f"{namespace}/{decision.metadata.name}", message=status.message)

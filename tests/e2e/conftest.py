@@ -2,142 +2,118 @@
 
 The cluster is the one that hack/cluster chooses; any other context is refused. The namespaces enforce the restricted
 Pod Security level. An operator that the demo left in the cluster is scaled to nothing while the tests run.
+
+`pytest -n 4 --dist loadfile -m "not alone" tests/e2e` runs what can run side by side: the tests of a module that share
+a namespace stay in one process. A test that kills the shared operator, or takes the cluster apart, is marked
+`alone` and runs afterwards, in one process.
 """
 
 from __future__ import annotations
 
-import pathlib
+import contextlib
 import re
-import socket
-import subprocess
 import uuid
 from collections.abc import Iterator
 from typing import Any
 
 import pykube
 import pytest
-import yaml
+from xdist.scheduler import LoadScopeScheduling
 
 from hack.cluster import images
 from hack.cluster.model import Cluster
-from hack.gitserver import bundle
-from hack.gitserver.manifests import GitServer, manifests, secret
-from tests.cluster_provider import ChosenCluster
+from hack.gitserver.manifests import GitServer, secret
+from tests.e2e import session
 from tests.e2e.lab import Lab, agent_config_map
 from tests.e2e.operator_process import OperatorProcess
 
-ROOT = pathlib.Path(__file__).parent.parent.parent
-GIT_NAMESPACE = "wi-e2e-git"
-OPERATOR_NAMESPACE = "workitem-operator"
-RESTRICTED = {"pod-security.kubernetes.io/enforce": "restricted", "workitems.dev/e2e": "true"}
+END = pytest.StashKey[contextlib.ExitStack]()
+SHARED = pytest.StashKey[session.Shared]()
+MESSAGE = "workitems_e2e"
+SPREAD = {"test_main_path.py"}
+"""Modules whose tests have a namespace each, so that any process may take any of them."""
 
 
-def _kubectl(cluster: Cluster, *arguments: str, stdin: str | None = None) -> str:
-    done = subprocess.run([*cluster.kubectl, *arguments], capture_output=True, text=True, input=stdin, check=False)
-    assert done.returncode == 0, f"kubectl {' '.join(arguments)}: {done.stderr}"
-    return done.stdout
+# --- several processes
 
 
-def _apply(cluster: Cluster, *objects: dict[str, Any]) -> None:
-    _kubectl(cluster, "apply", "--server-side", "--force-conflicts", "-f", "-", stdin=yaml.safe_dump_all(objects))
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """Prepare everything before the first process starts, and tell each of them."""
+    config: pytest.Config = node.config
+    if SHARED not in config.stash:
+        stack = config.stash.setdefault(END, contextlib.ExitStack())
+        factory: pytest.TempPathFactory = config._tmp_path_factory  # type: ignore[attr-defined]
+        config.stash[SHARED] = stack.enter_context(session.prepared(factory.mktemp("e2e")))
+    node.workerinput[MESSAGE] = config.stash[SHARED].as_message()
 
 
-def _namespace(name: str) -> dict[str, Any]:
-    return {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": RESTRICTED}}
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Stop what was prepared."""
+    if (stack := session.config.stash.get(END, None)) is not None:
+        stack.close()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling | None:
+    """One process for each module, as its tests share a namespace; see `SPREAD` for the others."""
+    return _ByModule(config, log) if config.getvalue("dist") == "loadfile" else None
+
+
+class _ByModule(LoadScopeScheduling):  # type: ignore[misc]  # xdist has no types
+    def _split_scope(self, nodeid: str) -> str:
+        module = nodeid.partition("::")[0]
+        return nodeid if module.rpartition("/")[2] in SPREAD else module
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Say so where a test would disturb the others."""
+    if hasattr(item.config, "workerinput") and item.get_closest_marker("alone"):
+        pytest.fail("it is marked alone: leave it out with -m 'not alone', or run without -n", pytrace=False)
+
+
+def _told(config: pytest.Config) -> session.Shared | None:
+    """What another process has prepared for this one; None in a session of one process."""
+    if not hasattr(config, "workerinput"):
+        return None
+    assert MESSAGE in config.workerinput, "name the folder: pytest -n 4 tests/e2e"
+    return session.Shared.from_message(config.workerinput[MESSAGE])
+
+
+# --- what all tests share
 
 
 @pytest.fixture(scope="session")
-def cluster() -> Cluster:
+def cluster(pytestconfig: pytest.Config) -> Cluster:
     """The cluster of the tests, up; with our CRDs and RBAC, and without a leftover of an earlier session."""
-    provider = ChosenCluster()
-    provider.create()
-    chosen = provider.cluster
-    _kubectl(chosen, "apply", "--server-side", "--force-conflicts", "-f", str(ROOT / "crds"))
-    _kubectl(chosen, "wait", "--for=condition=Established", "--timeout=60s", "-f", str(ROOT / "crds"))
-    objects = list(yaml.safe_load_all((ROOT / "hack/manifests/operator.yaml").read_text()))
-    _apply(chosen, *(o for o in objects if o["kind"] != "Deployment"))
-    _kubectl(chosen, "delete", "namespace", "-l", "workitems.dev/e2e=true", "--wait=true", "--timeout=120s")
-    return chosen
+    return session.prepare_cluster() if _told(pytestconfig) is None else session.chosen_cluster()
 
 
 @pytest.fixture(scope="session")
-def built(cluster: Cluster) -> images.Images:
+def built(pytestconfig: pytest.Config, cluster: Cluster) -> images.Images:
     """The images of this checkout, in the cluster."""
-    return images.build_and_load(cluster)
+    told = _told(pytestconfig)
+    return images.build_and_load(cluster) if told is None else told.images
 
 
 @pytest.fixture(scope="session")
-def git_server(cluster: Cluster, built: images.Images) -> GitServer:
+def git_server(pytestconfig: pytest.Config, cluster: Cluster, built: images.Images) -> GitServer:
     """A real git server in the cluster, with the tests' seed repository."""
-    server = GitServer(namespace=GIT_NAMESPACE, image=built.agent)
-    _apply(cluster, _namespace(GIT_NAMESPACE), secret(server, "bot", "correct horse"))
-    _apply(cluster, *manifests(server, {"seed": bundle.bundle(ROOT / "tests/e2e/seed")}))
-    _kubectl(cluster, "-n", GIT_NAMESPACE, "rollout", "status", f"deploy/{server.name}", "--timeout=180s")
-    return server
-
-
-@pytest.fixture(scope="session")
-def operator_kubeconfig(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
-    """A kubeconfig with the rights of the operator's own ServiceAccount."""
-    view = yaml.safe_load(_kubectl(cluster, "config", "view", "--raw", "--minify", "--flatten"))
-    token = _kubectl(cluster, "-n", OPERATOR_NAMESPACE, "create", "token", "workitem-operator", "--duration=8h").strip()
-    view["users"] = [{"name": "operator", "user": {"token": token}}]
-    view["contexts"][0]["context"]["user"] = "operator"
-    view["current-context"] = view["contexts"][0]["name"]
-    path = tmp_path_factory.mktemp("operator") / "kubeconfig"
-    path.write_text(yaml.safe_dump(view))
-    return path
+    told = _told(pytestconfig)
+    return session.prepare_git_server(cluster, built) if told is None else session.git_server(built)
 
 
 @pytest.fixture(scope="session")
 def operator(
-    cluster: Cluster, built: images.Images, operator_kubeconfig: pathlib.Path, tmp_path_factory: pytest.TempPathFactory
+    pytestconfig: pytest.Config, cluster: Cluster, built: images.Images, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[OperatorProcess]:
     """The operator, as a process."""
-    with _paused_deployment(cluster):
-        process = OperatorProcess(
-            kubeconfig=operator_kubeconfig,
-            runner_image=built.operator,
-            agent_image=built.agent,
-            namespaces=[],
-            log=tmp_path_factory.mktemp("log") / "operator.log",
-            port=_free_port(),
-        )
-        process.start()
+    told = _told(pytestconfig)
+    if told is not None:
+        yield told.operator
+        return
+    with session.running_operator(cluster, built, tmp_path_factory.mktemp("operator")) as process:
         yield process
-        process.stop()
-
-
-class _paused_deployment:  # noqa: N801 - used as a function
-    """An operator in the cluster would do the work of the one under test."""
-
-    def __init__(self, cluster: Cluster) -> None:
-        self._cluster = cluster
-        self._replicas = ""
-
-    def __enter__(self) -> None:
-        where = ("-n", OPERATOR_NAMESPACE)
-        self._replicas = _kubectl(
-            self._cluster, *where, "get", "deploy", "-l", "app.kubernetes.io/name=workitem-operator",
-            "-o", "jsonpath={.items[*].spec.replicas}",
-        )  # fmt: skip
-        if self._replicas not in ("", "0"):
-            _kubectl(self._cluster, *where, "scale", "deploy/workitem-operator", "--replicas=0")
-            _kubectl(
-                self._cluster,
-                *where,
-                "wait",
-                "--for=delete",
-                "pod",
-                "--timeout=90s",
-                "-l",
-                "app.kubernetes.io/name=workitem-operator",
-            )
-
-    def __exit__(self, *_: object) -> None:
-        if self._replicas not in ("", "0"):
-            scale = ("scale", "deploy/workitem-operator", f"--replicas={self._replicas}")
-            _kubectl(self._cluster, "-n", OPERATOR_NAMESPACE, *scale)
 
 
 @pytest.fixture(scope="session")
@@ -146,6 +122,9 @@ def api(cluster: Cluster) -> pykube.HTTPClient:
     config = pykube.KubeConfig.from_file(str(cluster.kubeconfig))
     config.set_current_context(cluster.context)
     return pykube.HTTPClient(config)
+
+
+# --- what a test has for itself
 
 
 @pytest.fixture
@@ -175,16 +154,10 @@ def shared_lab(
 def _laboratory(title: str, lab: Lab) -> Iterator[Lab]:
     words = re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-")[:36].rstrip("-")
     lab.namespace = f"wi-{words}-{uuid.uuid4().hex[:6]}"
-    _apply(lab.cluster, _namespace(lab.namespace))
+    session.apply(lab.cluster, session.namespace(lab.namespace))
     credentials = secret(lab.git_server, "bot", "correct horse")
     credentials["metadata"]["namespace"] = lab.namespace
     agent = {**agent_config_map(), "metadata": {"name": "script-agent", "namespace": lab.namespace}}
-    _apply(lab.cluster, credentials, agent)
+    session.apply(lab.cluster, credentials, agent)
     yield lab
-    _kubectl(lab.cluster, "delete", "namespace", lab.namespace, "--wait=false")
-
-
-def _free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
+    session.kubectl(lab.cluster, "delete", "namespace", lab.namespace, "--wait=false")

@@ -6,18 +6,15 @@ item was instead, with the operator's last words.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import json
-import os
 import pathlib
 import re
 import shlex
-import signal
 import subprocess
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -180,15 +177,6 @@ class Lab:
         done = subprocess.run(["bash", "-c", shell], capture_output=True, text=True, check=False)
         assert done.returncode == 0, f"{command}: {done.stderr}"
         return done.stdout
-
-    @contextlib.contextmanager
-    def operator_asleep(self) -> Iterator[None]:
-        """Hold the operator still, so that it sees all that happens meanwhile at once."""
-        os.kill(self.operator.pid, signal.SIGSTOP)
-        try:
-            yield
-        finally:
-            os.kill(self.operator.pid, signal.SIGCONT)
 
     def approve(self, item: str) -> None:
         """Wait until the analysis waits for approval and approve it."""

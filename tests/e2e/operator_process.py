@@ -6,6 +6,8 @@ Deployment allows, and a missing RBAC rule fails the tests as it would fail an i
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
 import pathlib
 import signal
@@ -14,6 +16,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 START_SECONDS = 60
@@ -30,10 +33,13 @@ class OperatorProcess:
     log: pathlib.Path
     port: int
     settings: dict[str, str] = field(default_factory=dict)
+    foreign_pid: int | None = None
+    """Where another process of the tests started it: it can be looked at and held still, not killed."""
     _process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
         """Start and wait until it is alive."""
+        self._refuse_foreign()
         environment = {
             "PATH": os.environ["PATH"],
             "HOME": os.environ.get("HOME", "/tmp"),
@@ -73,14 +79,31 @@ class OperatorProcess:
     @property
     def pid(self) -> int:
         """The process id."""
+        if self.foreign_pid is not None:
+            return self.foreign_pid
         assert self._process is not None
         return self._process.pid
+
+    @contextlib.contextmanager
+    def asleep(self) -> Iterator[None]:
+        """Hold the operator still, so that it sees all that happens meanwhile at once; one test at a time."""
+        with self.log.open("rb") as log:
+            fcntl.flock(log, fcntl.LOCK_EX)
+            os.kill(self.pid, signal.SIGSTOP)
+            try:
+                yield
+            finally:
+                os.kill(self.pid, signal.SIGCONT)
 
     def tail(self, lines: int = 60) -> str:
         """The end of the log."""
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])
 
+    def _refuse_foreign(self) -> None:
+        assert self.foreign_pid is None, "a test that kills the operator is marked alone"
+
     def _end(self, number: signal.Signals) -> None:
+        self._refuse_foreign()
         if self._process is not None and self._process.poll() is None:
             self._process.send_signal(number)
             self._process.wait(60)

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.e2e.conftest import GIT_NAMESPACE, OPERATOR_NAMESPACE
 from tests.e2e.lab import JSON, Git, Lab, only
+from tests.e2e.session import GIT_NAMESPACE, OPERATOR_NAMESPACE
 
 pytestmark = pytest.mark.e2e
 

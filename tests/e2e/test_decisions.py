@@ -118,7 +118,7 @@ def test_reject_is_accepted_and_a_second_word_on_the_same_gate_is_ignored(world:
 def test_a_reject_beats_an_approve_that_was_there_at_the_same_time(world: World) -> None:
     lab = world.lab
     head = lab.wait_phase("contradicted", "InReview")["head"]
-    with lab.operator_asleep():
+    with lab.operator.asleep():
         approve = lab.decide("contradicted", approve={"gate": GATE, "commit": head})
         reject = lab.decide("contradicted", comment="No.", reject={"gate": GATE})
     assert world.told("contradicted", reject)[:2] == ("Accepted", "Rejected")
@@ -210,7 +210,7 @@ def test_a_decision_about_nobody_is_told_so(world: World) -> None:
 
 def test_a_decision_older_than_the_item_was_said_to_another_one(world: World) -> None:
     lab = world.lab
-    with lab.operator_asleep():
+    with lab.operator.asleep():
         decision = lab.decide("reborn", abort={})
         said_at = lab.get("decision", decision)["metadata"]["creationTimestamp"]
         # The API server's times have whole seconds: an item of the same second would not be younger.

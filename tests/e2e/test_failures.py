@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.conftest import GIT_NAMESPACE
 from tests.e2e.lab import JSON, Git, Lab, commands, only, said
+from tests.e2e.session import GIT_NAMESPACE
 
 pytestmark = pytest.mark.e2e
 
@@ -185,7 +185,7 @@ def test_a_job_deleted_between_its_end_and_the_look_at_it_runs_again_on_its_own_
     item = lab.item("job-deleted-late", {"development": [{**WORK, "sleep": 3}]}, pipeline="work")
     lab.running(item, "development")
     job = lab.status(item)["run"]["job"]
-    with lab.operator_asleep():
+    with lab.operator.asleep():
         lab.kubectl("wait", "job", job, "--for=condition=Complete", "--timeout=120s")
         lab.kubectl("delete", "job", job, "--timeout=120s")
     status = lab.wait_phase(item, "Done")

@@ -20,7 +20,7 @@ import pytest
 
 from tests.e2e.lab import PATIENCE_SECONDS, Git, Lab
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.alone]
 
 ITEMS = 8
 KILLS = int(os.environ.get("SOAK_KILLS", "8"))

@@ -125,6 +125,7 @@ def test_worktrees_on_volumes_keep_what_the_branch_has(lab: Lab, mode: str) -> N
     assert (claims == ["worktrees"]) == (mode == "shared")
 
 
+@pytest.mark.alone
 def test_a_sigkill_in_the_middle_of_a_stage_loses_and_doubles_nothing(lab: Lab) -> None:
     git = lab.repository()
     lab.pipeline()
@@ -203,6 +204,7 @@ def test_runs_queue_by_priority_and_say_behind_whom(lab: Lab) -> None:
     assert ended["first"] < ended["high"] < ended["low"]
 
 
+@pytest.mark.alone
 def test_deletion_with_the_operator_away_cleans_jobs_pods_and_volume(lab: Lab) -> None:
     lab.repository(worktree={"volumeClaimTemplate": {"resources": {"requests": {"storage": "64Mi"}}}})
     lab.pipeline()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import socket
 from collections.abc import Callable
@@ -10,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
+from tests.fake_forge import FakeForge
 from tests.loop import virtual
 from tests.loop.apiserver import APIServer, Call, Cut
 from tests.loop.kubelet import Kubelet
@@ -19,13 +21,14 @@ from tests.loop.store import (
     NAMESPACES,
     PIPELINES,
     REPOSITORIES,
+    SECRETS,
     WORKITEMS,
     Change,
     Kind,
     Store,
 )
-from tests.unit.core.world import default_pipeline
-from workitems import operate
+from tests.unit.core.world import FORGE, Branch, default_pipeline
+from workitems import errors, operate
 from workitems.api import Phase, WorkItemStatus
 from workitems.settings import Settings
 
@@ -45,6 +48,28 @@ class Past:
     seconds: float
     store: Store
     kubelet: Kubelet
+    forge: FakeForge
+
+
+class Line:
+    """One operator's way to the forge: dead once the operator is."""
+
+    def __init__(self, forge: FakeForge, alive: Callable[[], bool]) -> None:
+        self._forge = forge
+        self._alive = alive
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        method = getattr(self._forge, name)
+
+        async def call(*arguments: Any, **words: Any) -> Any:
+            if not self._alive() and name != "close_client":
+                raise errors.Transient("the operator is dead")
+            answer = await method(*arguments, **words)
+            if not self._alive() and name != "close_client":
+                raise errors.Transient("the operator died before the answer")
+            return answer
+
+        return call
 
 
 @dataclass
@@ -61,6 +86,7 @@ class Lab:
         self.store = self.past.store.copy() if self.past is not None else Store(virtual.now)
         self.server = APIServer(self.store)
         self.kubelet = self.past.kubelet.copy(self.store) if self.past is not None else Kubelet(self.store)
+        self.forge = (self.past.forge if self.past is not None else FakeForge(self._branch)).copy(self._branch)
         self._changed = asyncio.Event()
         self.store.listeners.append(self._notice)
         self.server.on_death = self._die
@@ -113,7 +139,9 @@ class Lab:
         }
         self.health_url = f"http://127.0.0.1:{chosen['health_port']}"
         self._stop = asyncio.Event()
-        self._operator = asyncio.create_task(operate.operate(Settings(**chosen), self._stop, virtual.now))
+        line: Any = Line(self.forge, lambda: token in self.server.tokens)
+        work = operate.operate(Settings(**chosen), self._stop, virtual.now, lambda *_: line)
+        self._operator = asyncio.create_task(work)
         self._operator.add_done_callback(lambda _task: self._changed.set())
 
     async def stop(self) -> None:
@@ -151,7 +179,12 @@ class Lab:
     def remember(self, what: str) -> Past:
         """This moment."""
         store = self.store.copy()
-        return Past(what, asyncio.get_running_loop().time(), store, self.kubelet.copy(store))
+        kubelet = self.kubelet.copy(store)
+        forge = self.forge.copy(lambda name: kubelet.branch(URL, name))
+        return Past(what, asyncio.get_running_loop().time(), store, kubelet, forge)
+
+    def _branch(self, name: str) -> Branch:
+        return self.kubelet.branch(URL, name)
 
     # --- people
 
@@ -168,6 +201,14 @@ class Lab:
 
     def repository(self, name: str = "shop", **spec: Any) -> None:
         self.apply(REPOSITORIES, name, {"url": URL, "worktree": {"emptyDir": {}}, **spec})
+
+    def repository_with_forge(self, name: str = "shop") -> None:
+        """A Repository whose forge is `self.forge`, with its token."""
+        data = {"token": base64.b64encode(b"s3cret\n").decode()}
+        self.store.create(
+            SECRETS, NAMESPACE, {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "shop-gitea"}, "data": data}
+        )
+        self.repository(name, forge=FORGE)
 
     def pipeline(self, spec: JSON | None = None, name: str = "default", namespace: str = OWN_NAMESPACE) -> None:
         self.apply(PIPELINES, name, spec or default_pipeline(), namespace)
@@ -254,6 +295,7 @@ class Lab:
     def check(self, *, bugs: bool = False) -> None:
         """What must hold after every test, whatever happened in it."""
         assert self.kubelet.overlaps == []
+        self.forge.check()
         doubled = {run: count for run, count in self.kubelet.created().items() if count > 1}
         assert doubled == {}, f"more than one Job for one run: {doubled}"
         for call in self.server.writes():

@@ -63,10 +63,24 @@ JOBS = Kind("batch", "v1", "jobs", "Job", ("status.successful",))
 PODS = Kind("", "v1", "pods", "Pod", ("spec.nodeName", "status.phase"))
 CLAIMS = Kind("", "v1", "persistentvolumeclaims", "PersistentVolumeClaim")
 SECRETS = Kind("", "v1", "secrets", "Secret", ("type",))
+CONFIG_MAPS = Kind("", "v1", "configmaps", "ConfigMap")
 NAMESPACES = Kind("", "v1", "namespaces", "Namespace", ("status.phase",), namespaced=False)
 REVISIONS = Kind("apps", "v1", "controllerrevisions", "ControllerRevision")
 EVENTS = Kind("", "v1", "events", "Event", ("reason", "type"))
-KINDS = (WORKITEMS, DECISIONS, PIPELINES, REPOSITORIES, JOBS, PODS, CLAIMS, SECRETS, NAMESPACES, REVISIONS, EVENTS)
+KINDS = (
+    WORKITEMS,
+    DECISIONS,
+    PIPELINES,
+    REPOSITORIES,
+    JOBS,
+    PODS,
+    CLAIMS,
+    SECRETS,
+    CONFIG_MAPS,
+    NAMESPACES,
+    REVISIONS,
+    EVENTS,
+)
 
 
 class Refused(Exception):  # noqa: N818 - an answer

@@ -6,9 +6,10 @@ import random
 
 import pytest
 
+from tests.loop import virtual
 from tests.loop.apiserver import Call, Cut
-from tests.loop.lab import Lab
-from tests.loop.store import JOBS, WORKITEMS, Refused
+from tests.loop.lab import NAMESPACE, Lab
+from tests.loop.store import DECISIONS, JOBS, WORKITEMS, Refused
 from tests.unit.core.world import review
 
 ITEMS = [f"et-{n}" for n in range(1, 6)]
@@ -31,6 +32,8 @@ async def test_a_decision_whose_event_is_lost_is_found_by_the_sweep(lab: Lab) ->
     lab.server.deaf = True
     name = lab.decide("nobody", "retry")
     await lab.until(lambda: lab.decision(name) == ("Ignored", "NoSuchItem"), "an answer")
+    told = lab.store.get(DECISIONS, NAMESPACE, name)["status"]["at"]
+    assert told == f"{virtual.now():%Y-%m-%dT%H:%M:%SZ}", "the answer has the time of the operator's clock"
 
 
 async def test_watches_that_are_cut_and_a_history_that_is_forgotten(lab: Lab) -> None:

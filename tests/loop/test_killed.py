@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import functools
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -77,12 +79,22 @@ async def finish(lab: Lab) -> Story:
     return {**story(lab.status("et-1")), "jobs": [record.job for record in lab.kubelet.records]}
 
 
-async def undisturbed(folder: Path, log: Log) -> tuple[Story, list[Past], list[Past]]:
-    """The whole path; its story, and the moments just before and just after each write."""
+@dataclass(frozen=True)
+class Journey:
+    """A path: how it begins, and what became of it once nothing is left to do."""
+
+    prepare: Callable[[Lab], None] = prepare
+    finish: Callable[[Lab], Awaitable[Story]] = finish
+    resume: Callable[[Lab], None] = lambda _lab: None
+    """What a world that begins in the middle has to be told."""
+
+
+async def undisturbed(folder: Path, log: Log, journey: Journey) -> tuple[Story, list[Past], list[Past]]:
+    """The whole path; its story, and the moments just before and just after each write, the forge's included."""
     before: list[Past] = []
     after: list[Past] = []
     async with Lab(folder, log) as lab:
-        prepare(lab)
+        journey.prepare(lab)
 
         def arrives(call: Call) -> None:
             if call.writes:
@@ -92,15 +104,20 @@ async def undisturbed(folder: Path, log: Log) -> tuple[Story, list[Past], list[P
             if call.writes:
                 after.append(lab.remember(f"after write {len(after) + 1}, {call}"))
 
-        lab.server.fault, lab.server.done = arrives, done
+        def changes(moment: str) -> None:
+            moments = before if moment.startswith("before") else after
+            moments.append(lab.remember(f"{moment} at the forge"))
+
+        lab.server.fault, lab.server.done, lab.forge.cut = arrives, done, changes
         lab.start()
-        return await finish(lab), before, after
+        return await journey.finish(lab), before, after
 
 
-async def another_operator(folder: Path, log: Log, past: Past) -> Story:
+async def another_operator(folder: Path, log: Log, past: Past, journey: Journey) -> Story:
     async with Lab(folder, log, past) as lab:
+        journey.resume(lab)
         lab.start()
-        return await finish(lab)
+        return await journey.finish(lab)
 
 
 async def killed(folder: Path, log: Log, number: int, cut: Cut) -> Story:
@@ -120,22 +137,26 @@ async def killed(folder: Path, log: Log, number: int, cut: Cut) -> Story:
 def test_an_operator_may_die_at_any_write(tmp_path: Path, log: Log, moment: str) -> None:
     """What a dead operator leaves behind is the state of the cluster, so another one is started on every such state."""
     with asyncio.Runner(loop_factory=VirtualLoop) as runner:
-        expected, before, after = runner.run(undisturbed(tmp_path, log))
+        expected, before, after = runner.run(undisturbed(tmp_path, log, Journey()))
     assert [job.rsplit("-", 1)[0] for job in expected["jobs"]] == [f"et-1-{job}" for job in JOBS]
     assert len(before) == len(after) > 20
+    dies_at_each(tmp_path, log, before if moment == "before" else after, (Journey(), expected))
+
+
+def dies_at_each(folder: Path, log: Log, moments: list[Past], expected: tuple[Journey, Story]) -> None:
+    """Whatever an operator leaves behind at these moments, another one comes to the same end."""
+    journey, story_ = expected
     failures = []
-    for past in before if moment == "before" else after:
+    for past in moments:
         log.clear()
         try:
             with asyncio.Runner(loop_factory=functools.partial(VirtualLoop, past.seconds)) as runner:
-                found = runner.run(another_operator(tmp_path, log, past))
+                found = runner.run(another_operator(folder, log, past, journey))
         except AssertionError as error:
             failures.append(f"{past.what}: {str(error)[:3000]}")
             continue
-        if found != expected:
-            different = [
-                f"{key}: {found[key]} instead of {expected[key]}" for key in expected if found[key] != expected[key]
-            ]
+        if found != story_:
+            different = [f"{key}: {found[key]} instead of {story_[key]}" for key in story_ if found[key] != story_[key]]
             failures.append(f"{past.what}: {'; '.join(different)}")
     assert not failures, "\n".join(failures)
 
@@ -143,7 +164,7 @@ def test_an_operator_may_die_at_any_write(tmp_path: Path, log: Log, moment: str)
 def test_an_operator_that_is_cut_off_in_the_act_leaves_nothing_else(tmp_path: Path, log: Log) -> None:
     """The same by a real death: its connections are gone in the middle of a request."""
     with asyncio.Runner(loop_factory=VirtualLoop) as runner:
-        expected, before, _ = runner.run(undisturbed(tmp_path, log))
+        expected, before, _ = runner.run(undisturbed(tmp_path, log, Journey()))
     for write in ("create jobs et-1-build-2", "update workitems/status"):
         number = max(n for n, past in enumerate(before, start=1) if write in past.what)
         for cut in (Cut.DIE_BEFORE, Cut.DIE_AFTER):

@@ -58,6 +58,8 @@ class Plane:
     """Every connection is cut."""
     hidden: int = 0
     """How many comments to answer with a cut connection after they were stored."""
+    changed: Callable[[], None] | None = None
+    """Called when the operator has changed something, before it is answered."""
     asked: list[Request] = field(default_factory=list)
     deliveries: list[tuple[dict[str, str], bytes]] = field(default_factory=list)
     url: str = ""
@@ -177,8 +179,11 @@ class Plane:
         text = await request.text()
         kept = Request(request.method, request.path, dict(request.query), json.loads(text) if text else None)
         self.asked.append(kept)
+        before = json.dumps([self.issues, self.comments])
         response = self._decide(request, kept)
         kept.code = response.status
+        if self.changed is not None and json.dumps([self.issues, self.comments]) != before:
+            self.changed()
         if self.hidden and kept.method == "POST" and kept.path.endswith("/comments/") and kept.code == 201:
             self.hidden -= 1
             assert request.transport is not None

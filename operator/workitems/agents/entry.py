@@ -1,8 +1,10 @@
 """The first process of an agent's container: waits for the runner, runs the agent, says how it ended.
 
-The image is somebody else's, so this is POSIX sh (dash, bash, busybox) and needs only `cat` and `sleep` beside it. It
-is a constant: nothing is ever pasted into it. The kubelet rewrites `$(X)` and `$$` in a container's command, so the
-script has neither; what is in an agent's own command the caller must escape.
+A command gate's container has the same without the waiting: its checkout is over when it starts.
+
+The image is somebody else's, so this is POSIX sh (dash, bash, busybox) and needs only `cat` and `sleep` beside it (a
+gate: `sleep`). Both are constants: nothing is ever pasted into them. The kubelet rewrites `$(X)` and `$$` in a
+container's command, so the scripts have neither; what is in an agent's own command the caller must escape.
 
 Why not `timeout`: it is not in every image, busybox's reports a limit differently from GNU's, and after it had to
 kill it returns 137, which looks like the kernel's memory killer. Here the limit is 124, whatever it took.
@@ -22,8 +24,11 @@ MISSING = 127
 LOG_SECONDS = 15
 """How long the last lines may take to come back from the runner."""
 
-ENTRY = f"""\
-limit=$1 exchange=$2
+LACKS_SLEEP = "workitem: the image lacks: sleep"
+"""All that a gate's image says which cannot be held to a time limit."""
+
+_WAIT = f"""\
+limit=$1 exchange=$2 input=$2/{PROMPT_FILE}
 shift 2
 say() {{ printf 'workitem: %s\\n' "$*" >&2; }}
 trap 'exit 143' TERM
@@ -50,7 +55,20 @@ fi
 # Held open until this process is gone, however it ends: the runner reads its end of file.
 exec 9>"$exchange/{ALIVE_FIFO}"
 printf h >&9
+"""
 
+_GATE = f"""\
+limit=$1 input=/dev/null exchange=/dev/null
+shift
+say() {{ printf 'workitem: %s\\n' "$*" >&2; }}
+trap 'exit 143' TERM
+if ! command -v sleep >/dev/null 2>&1; then
+  echo '{LACKS_SLEEP}' >&2
+  exit {MISSING}
+fi
+"""
+
+_LIMITED = f"""
 # A background process of a shell ignores SIGINT, and so would every program that the agent tests.
 if env --default-signal=INT,QUIT true 2>/dev/null; then
   set -- env --default-signal=INT,QUIT "$@"
@@ -70,7 +88,7 @@ if [ -p "$exchange/{OUTPUT_FIFO}" ]; then
 else
   exec 8>&1
 fi
-"$@" <"$exchange/{PROMPT_FILE}" >&8 8>&- 9>&- &
+"$@" <"$input" >&8 8>&- 9>&- &
 agent=$!
 exec 8>&-
 [ -z "$deleted" ] || kill -TERM "$agent" 2>/dev/null
@@ -108,7 +126,15 @@ fi
 exit "$code"
 """
 
+ENTRY = _WAIT + _LIMITED
+GATE = _GATE + _LIMITED
+
 
 def argv(command: Sequence[str], timeout_seconds: int, exchange: str = EXCHANGE) -> list[str]:
     """The container's command: `command` with the prompt on its input, ended after so many seconds."""
     return ["/bin/sh", "-c", ENTRY, "agent", str(timeout_seconds), exchange, *command]
+
+
+def gate_argv(command: Sequence[str], timeout_seconds: int) -> list[str]:
+    """The container's command of a gate: `command` without input, ended after so many seconds."""
+    return ["/bin/sh", "-c", GATE, "gate", str(timeout_seconds), *command]

@@ -357,6 +357,8 @@ class WorkItemStatus(Model):
     ] = ()
     effects: Annotated[tuple[Effect, ...], Field(max_length=EFFECTS_KEPT + EFFECTS_WAITING)] = ()
     """The outbox: written with the transition, carried out afterwards, looked up before it is repeated."""
+    told: int = 0
+    """How many steps have been told to the tracker and the notifiers; part of their effects' ids."""
     outbox: Literal["Pending"] | None = None
     """Pending: an effect outside the cluster waits to be carried out, even if the item is over."""
     usage: TotalUsage = TotalUsage()

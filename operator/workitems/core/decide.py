@@ -8,7 +8,18 @@ first, then the run that is under way, then the way through the stages.
 from __future__ import annotations
 
 from workitems.api import Phase, WorkItemStatus
-from workitems.core import advance, begin, conditions, decisions, effects, manifests, pull_requests, settle, start
+from workitems.core import (
+    advance,
+    announce,
+    begin,
+    conditions,
+    decisions,
+    effects,
+    manifests,
+    pull_requests,
+    settle,
+    start,
+)
 from workitems.core.draft import DELETE_JOB, RELEASE_JOBS, Draft
 from workitems.core.facts import Facts
 from workitems.core.plan import DeleteJob, Plan, ReleaseJobs
@@ -89,6 +100,7 @@ def _plan(draft: Draft) -> Plan:
     if reason:
         generation = draft.facts.item.metadata.generation
         status = conditions.apply(status, reason, message, generation, draft.now)
+    status = announce.announced(draft.facts, status)
     status = effects.described(status, draft.facts.item.metadata.generation, draft.now)
     return Plan(
         why="; ".join(draft.why),

@@ -93,6 +93,8 @@ def _merge(draft: Draft, merge: Merge, before: Effect | None) -> bool:
         "deleteBranch": "true" if merge.delete_branch else "false",
     }
     effect_id = f"merge-{commit[:12]}"
+    # What its text says about the gates is to be right when it is merged.
+    pull_requests.describe(draft)
     draft.intend(effect_id, pull_requests.MERGE, target=effects.FORGE, params=params)
     announced = effects.find(draft.status.effects, effect_id)
     if announced is not None and moves:
@@ -108,14 +110,20 @@ def _merge(draft: Draft, merge: Merge, before: Effect | None) -> bool:
 def _ask(draft: Draft, reason: str, doing: str) -> PullRequest | None:
     """The pull request as the forge has it now; None: not known yet, and the draft says so."""
     reading, question = draft.facts.reading, pull_requests.question(draft)
+    until = f"{doing}, until it answers: "
     if reading is None or reading.question != question:
         draft.question = question
-        draft.wait(Phase.IN_PROGRESS, reason, doing)
+        said = next((c for c in draft.facts.item.status.conditions if c.type == "Ready"), None)
+        if said is not None and said.message.startswith(until):
+            # Asked again after an error: the same words until there is news.
+            draft.wait(draft.facts.item.status.phase, said.reason, said.message)
+        else:
+            draft.wait(Phase.IN_PROGRESS, reason, doing)
         draft.again_in(pull_requests.POLL)
         return None
     if reading.error:
         phase = Phase.BLOCKED if reading.reason else Phase.IN_PROGRESS
-        draft.wait(phase, reading.reason or "ForgeUnreachable", f"{doing}, until it answers: {reading.error}")
+        draft.wait(phase, reading.reason or "ForgeUnreachable", f"{until}{reading.error}")
         draft.again_in(timedelta(seconds=reading.again_seconds))
     return reading.pull_request
 

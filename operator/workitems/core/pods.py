@@ -83,7 +83,7 @@ def look_pod(facts: Facts, repository: Repository, agent: Agent, task: RunTask) 
 
 def gate_pod(facts: Facts, repository: Repository, agent: Agent, task: RunTask, gate: CommandGate) -> Pod:
     """The checkout first, with the credentials; then the command, with none, on a volume of its own."""
-    command = ["timeout", "-k", "10", str(task.agent_timeout_seconds), *_literal(gate.run)]
+    command = entry.gate_argv(_literal(gate.run), task.agent_timeout_seconds)
     mounts = [*_worktree_mounts(task, git_read_only=True), *_agent_scratch()]
     image = gate.image or launch.image_of(facts.defaults, agent)
     plain = Agent(image=image, resources=gate.resources or agent.resources)

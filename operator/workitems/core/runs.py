@@ -12,6 +12,7 @@ from datetime import datetime, timedelta
 
 from pydantic import ValidationError
 
+from workitems.agents import entry
 from workitems.agents.output import NO_RESULT, RETRYABLE, SUCCEEDED
 from workitems.api import MESSAGE_LIMIT, RunReport, RunResult
 from workitems.core.facts import ContainerView, JobView, PodView
@@ -21,9 +22,6 @@ HEAD_MOVED = "HeadMoved"
 """The runner's word for a branch that somebody else pushed to."""
 
 POD_DELETED = "PodDeleted"
-
-TIMED_OUT_EXIT = 124
-"""Exit code of coreutils' `timeout` for a command that it ended."""
 
 # The kubelet's words for a container that will not start until a person changes something.
 STUCK_REASONS = frozenset(
@@ -190,7 +188,7 @@ def _agent_ended(pod: PodView, agent: ContainerView, report: RunReport) -> Ended
     if code is None:
         message = f"the agent's container of pod {pod.name} left no exit code"
         return Ended(RunResult.LOST, "AgentLost", message, None, report)
-    if code == TIMED_OUT_EXIT:
+    if code == entry.TIMED_OUT:
         return Ended(
             RunResult.TIMED_OUT, "TimedOut", "the agent ran into its timeout; its work so far is kept", code, report
         )
@@ -278,15 +276,23 @@ def _gate_ended(job: JobView, pod: PodView) -> GateEnded:
     if _deleted_first(pod, gate):
         message = f"pod {pod.name} was deleted while its command ran"
         return GateEnded(judged=False, passed=False, reason=POD_DELETED, message=message)
-    if pod.disrupted or gate.exit_code is None or gate.reason in NOT_RUN_REASONS:
-        not_run = f"{gate.reason}: {gate.message}" if gate.reason in NOT_RUN_REASONS else ""
+    not_run = _not_run(gate)
+    if pod.disrupted or gate.exit_code is None or not_run:
         detail = pod.disrupted or not_run or _checkout_problem(checkout) or job.failed or "the checkout failed"
         return GateEnded(judged=False, passed=False, reason="CommandLost", message=_cut(f"pod {pod.name}: {detail}"))
     tail = gate.message.strip()[-700:]
-    if gate.exit_code == TIMED_OUT_EXIT:
+    if gate.exit_code == entry.TIMED_OUT:
         return GateEnded(judged=True, passed=False, reason="CommandTimedOut", message=_cut(f"timed out: {tail}"))
     why = "killed by its memory limit" if gate.reason == "OOMKilled" else f"exit code {gate.exit_code}"
     return GateEnded(judged=True, passed=False, reason="CommandFailed", message=_cut(f"{why}: {tail}" if tail else why))
+
+
+def _not_run(gate: ContainerView) -> str:
+    """What the image lacks, where it is not for the command to blame."""
+    if gate.reason in NOT_RUN_REASONS:
+        return f"{gate.reason}: {gate.message}"
+    said = gate.message.strip()
+    return said if (gate.exit_code, said) == (entry.MISSING, entry.LACKS_SLEEP) else ""
 
 
 def _checkout_problem(checkout: ContainerView) -> str:

@@ -11,5 +11,6 @@ class Notifier(Protocol):
     async def send(self, html: str) -> str:
         """Send one message, in parts where it is too long; a reference to it.
 
-        Raises errors.Transient only if nothing of it was sent, errors.Permanent where it never will be.
+        Raises errors.Transient only if nothing of it was sent, its kind errors.Unanswered if that is not known, and
+        errors.Permanent where it never will be.
         """

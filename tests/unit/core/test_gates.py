@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from tests.unit.core.world import DOCUMENTS, NAMESPACE, End, FakeJob, World, one_stage, review, writes
+from workitems.agents import entry
 from workitems.api import GateResult
 from workitems.core import begin
 from workitems.core.facts import ContainerView, PodView
@@ -107,13 +108,28 @@ def test_a_gate_job_that_is_always_lost_blocks_in_the_end() -> None:
     assert world.at == ("done", "Done")
 
 
-def test_a_program_that_the_image_lacks_is_not_the_codes_fault() -> None:
+@pytest.mark.parametrize(
+    ("code", "reason", "says"),
+    [
+        (128, "StartError", 'exec: "/bin/sh": executable file not found'),
+        (127, "Error", f"{entry.LACKS_SLEEP}\n"),
+    ],
+)
+def test_a_program_that_the_image_lacks_is_not_the_codes_fault(code: int, reason: str, says: str) -> None:
     world = at_gate()
-    world.end_gate(128, reason="StartError", tail='exec: "timeout": executable file not found')
+    world.end_gate(code, reason=reason, tail=says)
     world.rest()
     assert world.gate("tests").result is GateResult.ERROR
-    assert "executable file not found" in world.gate("tests").message
+    assert says.strip() in world.gate("tests").message
     assert world.status.rework == ()
+
+
+def test_a_command_that_does_not_exist_is_the_pipelines_or_the_codes_fault() -> None:
+    world = at_gate()
+    world.end_gate(127, tail="sh: 1: make: not found")
+    world.rest()
+    assert world.gate("tests").reason == "CommandFailed"
+    assert [counted.attempts for counted in world.status.rework] == [1]
 
 
 @pytest.mark.parametrize("after", [False, True], ids=["before its pod ran", "after its uid was recorded"])

@@ -9,22 +9,26 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from tests.unit.core.truth import accepted_approvals, check_done, check_may_merge
 from tests.unit.core.world import (
     DOCUMENTS,
     EVICTED,
     FINISHED,
+    FORGE,
     End,
     FakeJob,
     World,
-    blob_of,
+    forge_pipeline,
     good,
     one_stage,
     review,
     small_pipeline,
 )
-from workitems.api import GateResult, Phase, WorkItem
+from workitems import errors
+from workitems.api import Phase, WorkItem
 from workitems.core import begin, manifests, pods
 from workitems.core.facts import Admission, PodView
+from workitems.core.forge import Check, Commit
 from workitems.protocol import Problem
 
 Event = Callable[[World], None]
@@ -118,12 +122,9 @@ def queues(granted: bool) -> Event:
 
 def repository(there: bool) -> Event:
     def event(world: World) -> None:
-        world.repository = {**SHOP} if there else None
+        world.repository = world.home if there else None
 
     return event
-
-
-SHOP = {"metadata": {"name": "shop", "namespace": "team-a"}, "spec": {"url": "https://git.example.com/shop/web.git"}}
 
 
 def goes_on(world: World) -> None:
@@ -199,6 +200,112 @@ EVENTS: st.SearchStrategy[Event] = st.one_of(
 HISTORIES = st.lists(EVENTS, min_size=20, max_size=60)
 
 
+def away(value: bool) -> Event:
+    def event(world: World) -> None:
+        world.forge.away = "GET https://git.example.com: no answer in time" if value else ""
+
+    return event
+
+
+def refuses(value: bool) -> Event:
+    def event(world: World) -> None:
+        world.forge.refuses = errors.Permanent("Unauthorized", "no such token") if value else None
+
+    return event
+
+
+def reports(*states: Any) -> Event:
+    """What the CI says of the head, and of all that come after it."""
+
+    def event(world: World) -> None:
+        checks = [Check(f"check-{n}", state, "https://ci.example.com") for n, state in enumerate(states)]
+        world.forge.reports = lambda _commit: checks
+
+    return event
+
+
+def base(*, ahead: bool, conflicts: bool, protected: bool) -> Event:
+    def event(world: World) -> None:
+        world.forge.base_ahead = (Commit("c0ffee" * 6 + "beef", "Prices in cents"),) if ahead else ()
+        world.forge.conflicts = conflicts
+        world.forge.protected = "not enough approvals" if protected else ""
+
+    return event
+
+
+def closes(world: World) -> None:
+    for pull in world.forge.open():
+        pull.head, pull.state = str(world.branch.head), "closed"
+
+
+def reopens(world: World) -> None:
+    for pull in world.forge.pulls.values():
+        if pull.state == "closed" and not world.forge.open():
+            pull.state = "open"
+
+
+def merges_by_hand(world: World) -> None:
+    for pull in world.forge.open():
+        world.forge.merge_by_hand(pull.number)
+
+
+FORGE_EVENTS: st.SearchStrategy[Event] = st.one_of(
+    EVENTS,
+    st.just(goes_on),
+    st.just(goes_on),
+    st.just(passes(30)),
+    st.booleans().map(away),
+    st.booleans().map(refuses),
+    st.sampled_from([(), ("success",), ("success",), ("success", "failure"), ("pending",)]).map(lambda s: reports(*s)),
+    st.builds(
+        lambda a, c, p: base(ahead=a, conflicts=c, protected=p),
+        st.booleans(),
+        st.booleans(),
+        st.sampled_from([0, 0, 1]),
+    ),
+    st.sampled_from([closes, reopens, reopens, merges_by_hand]),
+)
+
+
+@pytest.mark.timeout(3600)
+@given(st.lists(FORGE_EVENTS, min_size=20, max_size=60))
+@example([ends(None), says("approve", {"gate": "approved"}, ""), ends(None), gate_ends(0), ends(None)])
+def test_whatever_happens_nothing_is_merged_that_a_gate_did_not_pass(history: list[Event]) -> None:
+    world = World(forge_pipeline(), {"forge": FORGE})
+    world.forge.guard = lambda commit: check_may_merge(world, commit)
+    over: dict[str, Any] | None = None
+    for event in [lambda _: None, *history]:
+        event(world)
+        plan = world.rest(steps=60)
+        world.forge.check()
+        check_shape(world)
+        check_slot(world)
+        check_nothing_is_stranded(world, plan.requeue_seconds)
+        assert (world.status.outbox == "Pending") == any(e.state == "Intended" for e in world.status.effects)
+        if over is not None:
+            check_over(world, over, but=("effects", "outbox", "pullRequest"))
+        elif world.status.phase in FINISHED:
+            over = world.item["status"]
+            check_end_at_the_forge(world)
+    heal(world)
+    check_end_at_the_forge(world)
+    hypothesis.event(str(world.status.phase))
+    hypothesis.event(f"{len(world.forge.merges)} merges, {len(world.forge.pulls)} pull requests")
+    assert world.status.phase in (*FINISHED, Phase.BLOCKED, Phase.NEEDS_INPUT), world.at
+
+
+def check_end_at_the_forge(world: World) -> None:
+    """Done is merged, by us or by a person, at a head for which every gate holds."""
+    status = world.status
+    if status.phase is Phase.DONE:
+        check_done(world, accepted_approvals(world))
+        assert status.pull_request is not None
+        assert (status.pull_request.state, status.pull_request.head) == ("merged", status.head)
+        assert (status.pull_request.number, status.head) in world.forge.merges
+    elif status.outbox is None and status.phase is Phase.ABORTED:
+        assert world.forge.open() == []
+
+
 @pytest.mark.timeout(3600)
 @given(HISTORIES)
 @example([ends(None), says("approve", {"gate": "approved"}, ""), ends(None), gate_ends(0), ends(None)])
@@ -227,13 +334,6 @@ def test_whatever_happens(history: list[Event]) -> None:
     hypothesis.event(str(world.status.phase))
     hypothesis.event(f"{min(world.status.usage.runs // 5 * 5, 40)} runs or more")
     assert world.status.phase in (*FINISHED, Phase.BLOCKED, Phase.NEEDS_INPUT), world.at
-
-
-def accepted_approvals(world: World) -> set[str]:
-    """Commits of the Approves that counted, whether or not their authors were told."""
-    counted = {d.uid for d in world.status.decisions if d.result == "Accepted"}
-    said = [d for d in world.decisions.values() if "approve" in d["spec"] and d["metadata"]["uid"] in counted]
-    return {d["spec"]["approve"]["commit"] for d in said}
 
 
 def check_shape(world: World) -> None:
@@ -297,32 +397,13 @@ def check_slot(world: World) -> None:
         assert world.live_gates() == []
 
 
-def check_over(world: World, over: dict[str, Any]) -> None:
-    """Only acknowledgements, and an edit that is observed."""
+def check_over(world: World, over: dict[str, Any], but: tuple[str, ...] = ()) -> None:
+    """Only acknowledgements, and an edit that is observed; and what is still to be told to the outside."""
     now = world.item["status"]
     for key in now.keys() | over.keys():
-        if key not in ("decisions", "observedGeneration", "conditions"):
+        if key not in ("decisions", "observedGeneration", "conditions", *but):
             assert now.get(key) == over.get(key), key
     assert world.live_runs() == []
-
-
-def check_done(world: World, approved: set[str]) -> None:
-    """Every gate holds for the head's own content: told from the tree, not from status."""
-    status = world.status
-    assert status.head is not None
-    files = world.branch.trees[status.head]
-    assert files[f"{DOCUMENTS}/plan.md"]
-    assert "Verdict: APPROVED" in world.branch.trees[str(world.gate("reviewed").commit)][f"{DOCUMENTS}/12-review.md"]
-    plan = blob_of(files[f"{DOCUMENTS}/plan.md"])
-    plans = {blob_of(world.branch.trees[c][f"{DOCUMENTS}/plan.md"]) for c in approved if c in world.branch.trees}
-    assert plan in plans, "nobody approved this plan"
-
-    def code(commit: str) -> dict[str, str]:
-        return {p: t for p, t in world.branch.trees[commit].items() if not p.startswith(f"{DOCUMENTS}/")}
-
-    assert code(str(world.gate("tests").commit)) == code(status.head)
-    assert code(str(world.gate("reviewed").commit)) == code(status.head)
-    assert all(g.result in (GateResult.PASSED, GateResult.SKIPPED) for g in status.gates)
 
 
 def heal(world: World) -> None:
@@ -330,7 +411,10 @@ def heal(world: World) -> None:
     world.kill_at = frozenset()
     world.lose_acknowledgements = False
     world.admission = Admission(granted=True)
-    world.repository = {**SHOP}
+    world.repository = world.home
+    for mend in (away(False), refuses(False), reports("success"), base(ahead=False, conflicts=False, protected=False)):
+        mend(world)
+    world.pass_time(minutes=10)
     world.item["spec"]["suspend"] = False
     world.rest(steps=40)
     for name in world.live_runs():

@@ -208,6 +208,27 @@ def small_pipeline() -> JSON:
     }
 
 
+def forge_pipeline(**merge: Any) -> JSON:
+    """The small Pipeline with a pull request after the build, its checks as a gate, and a merge at the end."""
+    spec = small_pipeline()
+    _, build, review_stage = spec["stages"]
+    build["pullRequest"] = {"title": "feat: {title}"}
+    checks = {
+        "name": "checks",
+        "ci": {"whenAbsent": "Skip", "timeout": "30m"},
+        "onFailure": [{"sendBackTo": "build", "maxAttempts": 3}],
+    }
+    build["gates"].insert(0, checks)
+    review_stage["merge"] = {
+        "method": "fast-forward-only",
+        "updateBranch": "Rebase",
+        "deleteBranch": True,
+        "onConflict": [{"sendBackTo": "build", "maxAttempts": 2}],
+        **merge,
+    }
+    return spec
+
+
 def good(task: RunTask) -> dict[str, str | None]:
     """What an agent that does its job writes in each stage of the default Pipeline; other words in every run."""
     words = f"by run {task.run}\n"
@@ -302,6 +323,8 @@ class World:
             "metadata": {"name": "shop", "namespace": NAMESPACE},
             "spec": {"url": "https://git.example.com/shop/web.git", **(repository or {})},
         }
+        self.home = self.repository
+        """The Repository, should it be taken away for a while."""
         self.item: JSON = {
             "metadata": {
                 "name": "et-12",
@@ -499,7 +522,7 @@ class World:
     async def _forge_of(self, _namespace: str, _repository: str) -> FakeForge:
         return self.forge
 
-    def rest(self, steps: int = 12) -> Plan:
+    def rest(self, steps: int = 24) -> Plan:
         """Step, and start again after a kill, until nothing changes any more at this moment."""
         for _ in range(steps):
             before = self.changes
@@ -794,4 +817,4 @@ def one_stage(*gates: JSON, **stage: Any) -> JSON:
     }
 
 
-__all__ = ["End", "Gate", "Killed", "World", "one_stage", "review", "writes"]
+__all__ = ["End", "Gate", "Killed", "World", "forge_pipeline", "one_stage", "review", "writes"]

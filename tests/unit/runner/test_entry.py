@@ -40,7 +40,9 @@ class Pod:
         self.alive = -1
 
     def start(self, *command: str, limit: int = 30, **environment: str) -> subprocess.Popen[str]:
-        argv = entry.argv(command, limit, str(self.folder))
+        return self._run(entry.argv(command, limit, str(self.folder)), environment)
+
+    def _run(self, argv: list[str], environment: dict[str, str]) -> subprocess.Popen[str]:
         process = subprocess.Popen(
             [*self.shell, *argv[1:]],
             stdout=subprocess.PIPE,
@@ -51,6 +53,9 @@ class Pod:
         )
         self.processes.append(process)
         return process
+
+    def gate(self, *command: str, limit: int = 30, **environment: str) -> subprocess.Popen[str]:
+        return self._run(entry.gate_argv(command, limit), environment)
 
     def go(self, prompt: str = "the prompt") -> None:
         (self.folder / protocol.PROMPT_FILE).write_text(prompt)
@@ -229,6 +234,37 @@ def test_a_missing_program_is_named_and_the_runner_does_not_wait_for_it(pod: Pod
     assert outcome(process) == (127, "workitem: the image lacks: cat\n")
 
 
+@pytest.mark.parametrize("code", [0, 1, 124, 127, 137])
+def test_a_gates_exit_code_and_output_are_the_containers_and_it_has_no_input(pod: Pod, code: int) -> None:
+    process = pod.gate("sh", "-c", f'cat; echo "$1"; echo "to stderr" >&2; exit {code}', "sh", "$HOME `x`")
+    assert outcome(process) == (code, "$HOME `x`\nto stderr\n")
+
+
+def test_a_gates_limit_is_124(pod: Pod) -> None:
+    process = pod.gate("sh", "-c", "echo begun; exec sleep 60", limit=1)
+    code, output = outcome(process)
+    lines = output.splitlines()
+    assert (code, lines[0], lines[-1]) == (124, "begun", "workitem: ended at its limit of 1 seconds")
+
+
+def test_sigterm_reaches_a_gates_command(pod: Pod) -> None:
+    process = pod.gate("sh", "-c", f"trap 'exit 7' TERM; touch {pod.folder}/up; while :; do sleep 0.1; done")
+    pod.appears("up")
+    process.send_signal(signal.SIGTERM)
+    assert outcome(process) == (7, "")
+
+
+def test_a_gate_that_cannot_be_limited_does_not_run(pod: Pod) -> None:
+    empty = pod.folder / "bin"
+    empty.mkdir()
+    pod.shell = [str(shutil.which(pod.shell[0])), *pod.shell[1:]]
+    process = pod.gate("/bin/sh", "-c", f"echo ran >{pod.folder}/ran", PATH=str(empty))
+    if pod.shell[0].endswith("busybox"):
+        pytest.skip("busybox finds its own sleep without a PATH")
+    assert outcome(process) == (127, f"{entry.LACKS_SLEEP}\n")
+    assert not (pod.folder / "ran").exists()
+
+
 def test_many_short_agents_never_run_into_their_limit(pod: Pod) -> None:
     """A watch that loses the signal which should end it would turn a success into 124, now and then."""
     pod.go()
@@ -237,8 +273,9 @@ def test_many_short_agents_never_run_into_their_limit(pod: Pod) -> None:
 
 
 def test_the_kubelet_finds_nothing_to_expand_in_the_script() -> None:
-    assert "$(" not in entry.ENTRY
-    assert "$$" not in entry.ENTRY
+    for script in (entry.ENTRY, entry.GATE):
+        assert "$(" not in script
+        assert "$$" not in script
     assert entry.argv(["claude"], 60)[:4] == ["/bin/sh", "-c", entry.ENTRY, "agent"]
 
 

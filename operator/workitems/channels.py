@@ -1,0 +1,142 @@
+"""Trackers, notifiers and templates of a Repository, made from its manifest and its Secrets as they are now.
+
+`connect` reads and keeps; here stands what is special about these: a pace that all items of a key share, whatever
+Repository they belong to, because the other side counts by key.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from typing import Any
+
+from workitems import cluster, connect, errors
+from workitems.api import Repository
+from workitems.api.repository import AppriseNotifier, PlaneTracker, TelegramNotifier
+from workitems.integrations import http, plane, telegram
+from workitems.integrations.apprise import AppriseChannel
+from workitems.integrations.notifier import Notifier
+from workitems.integrations.pace import Pace, Paced
+from workitems.integrations.plane import PlaneProject
+from workitems.messages import Own
+
+KEPT_FOR_EFFECTS = 30
+"""Of Plane's 60 requests a minute: polling leaves these to what is to be told."""
+GROUP_PACE = (20, 60.0)
+CHAT_PACE = (1, 1.0)
+"""Telegram's limits, as (messages, seconds)."""
+
+
+class Channels:
+    """One client for every channel, one pace for every key."""
+
+    def __init__(self, api: cluster.Cluster, clients: connect.Clients) -> None:
+        """Take the connection to the API server, and who reads Repositories and Secrets."""
+        self._api = api
+        self._clients = clients
+        self._connections = http.Connections()
+        self._paces: dict[tuple[str, str], Pace] = {}
+
+    async def close(self) -> None:
+        """Close all connections."""
+        await self._connections.close()
+
+    async def repository(self, namespace: str, name: str) -> Repository:
+        """A Repository as it is now. Raises errors.Transient, errors.Permanent."""
+        return await self._clients.repository(namespace, name)
+
+    async def tracker(self, repository: Repository) -> PlaneProject:
+        """Its tracker's project. Raises errors.Transient, errors.Permanent."""
+        return (await self._tracker(repository))[0]
+
+    async def idle(self, repository: Repository) -> bool:
+        """Whether the tracker's key has room for requests that are in no hurry. Raises as `tracker` does."""
+        return (await self._tracker(repository))[1].idle()
+
+    async def notifier(self, repository: Repository, index: int) -> Notifier:
+        """One of its notifiers. Raises errors.Transient, errors.Permanent."""
+        notifiers, name = repository.spec.notify, repository.metadata.name
+        if index >= len(notifiers):
+            message = f"Repository {name} has no notifier number {index + 1} any more"
+            raise errors.Permanent("NotifierGone", message)
+        chosen, field = notifiers[index], f"spec.notify[{index}]"
+        if chosen.telegram is not None:
+            return await self._telegram(repository, chosen.telegram, field)
+        if chosen.apprise is not None:
+            return await self._apprise(repository, chosen.apprise, field)
+        raise errors.Permanent("NotifierUnknown", f"{field} of Repository {name} is of a kind that this version lacks")
+
+    async def templates(self, repository: Repository) -> Own | None:
+        """A team's own templates; a ConfigMap that is not there has none. Raises errors.Transient."""
+        ref = repository.spec.messages.templates
+        if ref is None:
+            return None
+        body = await self._api.get(cluster.CONFIG_MAPS, repository.metadata.namespace, ref.config_map_name)
+        return Own(ref.config_map_name, (body or {}).get("data") or {})
+
+    async def document(self, repository: Repository, commit: str, path: str) -> str | None:
+        """A file at a commit by the Repository's forge; None without one, or if it is not there. Raises as `forge`."""
+        if repository.spec.forge is None:
+            return None
+        forge: Any = await self._clients.forge(repository.metadata.namespace, repository.metadata.name)
+        text: str | None = await forge.document(commit, path)
+        return text
+
+    # --- how
+
+    async def _tracker(self, repository: Repository) -> tuple[PlaneProject, Pace]:
+        namespace, name = repository.metadata.namespace, repository.metadata.name
+        chosen = repository.spec.tracker.plane if repository.spec.tracker is not None else None
+        if chosen is None:
+            raise errors.Permanent("NoTracker", f"Repository {name} has no tracker any more: name one in spec.tracker")
+        token, version = await self._clients.secret(namespace, chosen.token, "spec.tracker.plane.token", name)
+        ca_pem = await self._clients.certificates(namespace, repository.spec, name)
+        pace = self._pace((chosen.url, _digest(token)), f"Plane at {chosen.url}")
+        key, made_from = (namespace, name, "tracker"), (_where(chosen), version, ca_pem)
+        found: PlaneProject | None = self._clients.same(key, made_from)
+        if found is None:
+            headers = {"X-Api-Key": token}
+            access = http.Access(chosen.url.rstrip("/"), headers=headers, hidden=(token,), ca_pem=ca_pem)
+            client = http.Client(Paced(self._connections, pace, plane.silence), access)
+            found = PlaneProject(client, chosen.workspace, chosen.project, _clock)
+            await self._clients.keep(key, made_from, found, _nothing)
+        return found, pace
+
+    async def _telegram(self, repository: Repository, chosen: TelegramNotifier, field: str) -> Notifier:
+        namespace, name = repository.metadata.namespace, repository.metadata.name
+        token, _ = await self._clients.secret(namespace, chosen.token, f"{field}.telegram.token", name)
+        ca_pem = await self._clients.certificates(namespace, repository.spec, name)
+        group = chosen.chat_id.startswith(("-", "@"))
+        limit = GROUP_PACE if group else CHAT_PACE
+        pace = self._paces.setdefault(
+            (_digest(token), chosen.chat_id), Pace(f"chat {chosen.chat_id} of Telegram", limit)
+        )
+        # It stands in the address, and is written in it as it is.
+        access = http.Access(chosen.url.rstrip("/"), hidden=(token,), ca_pem=ca_pem)
+        client = http.Client(Paced(self._connections, pace, telegram.silence), access)
+        return telegram.TelegramChat(client, (chosen.chat_id, chosen.message_thread_id), token)
+
+    async def _apprise(self, repository: Repository, chosen: AppriseNotifier, field: str) -> Notifier:
+        namespace, name = repository.metadata.namespace, repository.metadata.name
+        address, _ = await self._clients.secret(namespace, chosen.address, f"{field}.apprise.address", name)
+        return AppriseChannel(address)
+
+    def _pace(self, key: tuple[str, str], what: str) -> Pace:
+        limit = (plane.REQUESTS_A_MINUTE, plane.WINDOW_SECONDS)
+        return self._paces.setdefault(key, Pace(what, limit, kept=KEPT_FOR_EFFECTS))
+
+
+def _where(chosen: PlaneTracker) -> tuple[str, str, str]:
+    return chosen.url, chosen.workspace, chosen.project
+
+
+def _digest(token: str) -> str:
+    return hashlib.sha256(token.encode()).hexdigest()
+
+
+def _clock() -> float:
+    return asyncio.get_running_loop().time()
+
+
+async def _nothing() -> None:
+    """The connections are everybody's."""
