@@ -1,4 +1,4 @@
-"""The operator's only way to the API server: eight calls, raw JSON, every failure in the project's error tree.
+"""The operator's only way to the API server: a few calls, raw JSON, every failure in the project's error tree.
 
 `kubernetes.aio` contributes what is tedious and easy to get wrong: login (service account, kubeconfig, exec plugins,
 tokens that are renewed in their files) and TLS. Its models are skipped: they cost more CPU than the request itself,
@@ -36,6 +36,8 @@ WATCH_SECONDS = 300
 """After which the server is asked to end a watch, so that one that died in silence is noticed some time later."""
 WATCH_GRACE_SECONDS = 30
 MESSAGE_LIMIT = 500
+MERGE_PATCH = "application/merge-patch+json"
+APPLY = "application/apply-patch+yaml"  # JSON is YAML
 NO_ANSWER = 0
 """The code under which a request without any answer is counted."""
 
@@ -217,7 +219,7 @@ class Cluster:
         timeout = aiohttp.ClientTimeout(
             total=None, sock_connect=self._timeout.sock_connect, sock_read=WATCH_SECONDS + WATCH_GRACE_SECONDS
         )
-        response = await self._send(call, "GET", f"{call.path}?{urlencode(query)}", None, timeout)
+        response = await self._send(call, ("GET", f"{call.path}?{urlencode(query)}", ""), None, timeout)
         try:
             if response.status != 200:
                 raise _refusal(call, _answer(response.status, await response.read(), ""))
@@ -246,11 +248,15 @@ class Cluster:
 
         Raises errors.Conflict if it is not, or if it is gone: the answer to both is to read again.
         """
+        return await self.replace(resource, body, subresource="status")
+
+    async def replace(self, resource: Resource, body: JSONObject, *, subresource: str = "") -> JSONObject:
+        """Write the whole object if it is still the one with `body.metadata.resourceVersion`; raises as above."""
         metadata = body["metadata"]
         if not metadata.get("resourceVersion"):
             # Without it the server would overwrite whatever is there, unseen.
-            raise ValueError(f"status of {metadata['name']} written without a resourceVersion")
-        call = _Call("update", resource, metadata.get("namespace"), metadata["name"], "status")
+            raise ValueError(f"{subresource or resource} of {metadata['name']} written without a resourceVersion")
+        call = _Call("update", resource, metadata.get("namespace"), metadata["name"], subresource)
         answer = await self._request(call, "PUT", call.path, body)
         if answer.code == 404 and answer.says_gone:
             raise errors.Conflict(f"{call}: the object is gone")
@@ -265,6 +271,15 @@ class Cluster:
         if answer.code == 404 and answer.says_gone:
             return None
         return _object(call, answer)
+
+    async def apply(self, resource: Resource, namespace: str | None, body: JSONObject, *, manager: str) -> JSONObject:
+        """The object after a server-side apply by `manager`: created where there is none.
+
+        Raises errors.Conflict if somebody else owns a field that it would change.
+        """
+        call = _Call("patch", resource, namespace, body["metadata"]["name"])
+        url = f"{call.path}?{urlencode({'fieldManager': manager})}"
+        return _object(call, await self._request(call, "PATCH", url, body, content_type=APPLY))
 
     async def delete(
         self,
@@ -286,15 +301,18 @@ class Cluster:
         _object(call, answer)
         return True
 
-    async def _request(self, call: _Call, method: str, url: str, body: JSONObject | None = None) -> _Answer:
-        response = await self._send(call, method, url, body, self._timeout)
+    async def _request(
+        self, call: _Call, method: str, url: str, body: JSONObject | None = None, *, content_type: str = ""
+    ) -> _Answer:
+        response = await self._send(call, (method, url, content_type), body, self._timeout)
         return _answer(response.status, await response.read(), response.headers.get("Retry-After", ""))
 
     async def _send(
-        self, call: _Call, method: str, url: str, body: JSONObject | None, limits: aiohttp.ClientTimeout
+        self, call: _Call, what: tuple[str, str, str], body: JSONObject | None, limits: aiohttp.ClientTimeout
     ) -> Any:
-        """The answer, read to its end unless it is a watch's."""
-        content_type = "application/merge-patch+json" if method == "PATCH" else "application/json"
+        """The answer to (method, URL, content type or ""), read to its end unless it is a watch's."""
+        method, url, content_type = what
+        content_type = content_type or (MERGE_PATCH if method == "PATCH" else "application/json")
         code = NO_ANSWER
         try:
             # Inside the deadline too, because a login's plugin may hang.

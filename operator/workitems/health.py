@@ -63,6 +63,8 @@ class Health:
         self._metrics = counted
         self.ready = asyncio.Event()
         """Set once the ledger is rebuilt and the watches are there."""
+        self.standing_by = False
+        """Whether another operator is at work: nothing is to be done, and that well."""
 
     def wrong(self) -> str:
         """What makes a restart worth it; empty: nothing."""
@@ -93,6 +95,8 @@ class Health:
         return web.Response(status=503 if wrong else 200, text=f"{wrong or 'ok'}\n")
 
     async def _readyz(self, _: web.Request) -> web.Response:
+        if self.standing_by:
+            return web.Response(text="standing by\n")
         ready = self.ready.is_set()
         return web.Response(status=200 if ready else 503, text="ok\n" if ready else "starting\n")
 

@@ -9,8 +9,10 @@ from __future__ import annotations
 import asyncio
 import collections
 import contextlib
+import socket
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import kopf
 import structlog
@@ -20,11 +22,13 @@ from workitems import (
     act,
     cluster,
     connect,
+    default_pipeline,
     errors,
     events,
     handlers,
     health,
     integrations,
+    lease,
     login,
     metrics,
     observe,
@@ -47,6 +51,9 @@ from workitems.watch import PartsWatch
 
 log = structlog.get_logger(__name__)
 
+
+LEADER_LABEL = "workitems.dev/leader"
+"""Of the operator's pod that is at work, where several stand by."""
 
 Clock = Callable[[], datetime]
 """The time of day, in UTC."""
@@ -159,7 +166,9 @@ class Operator:
         log.info("stop")
 
     async def _run(self, watching: cluster.Cluster, stop: asyncio.Event) -> None:
-        async with self._health.served(self._settings.health_port):
+        async with self._health.served(self._settings.health_port), self._leading(stop):
+            if (file := self._settings.default_pipeline) is not None:
+                await default_pipeline.install(self._api, self._settings.namespace, Path(file))
             await self._rebuild_ledger()
             scopes: tuple[str | None, ...] = self._settings.watch_namespaces or (None,)
             parts = [PartsWatch(watching, kind, scope, self._clock) for kind in watch.KINDS for scope in scopes]
@@ -181,6 +190,43 @@ class Operator:
                 for task in beside:
                     task.cancel()
                 self._queue.stop()
+
+    @contextlib.asynccontextmanager
+    async def _leading(self, stop: asyncio.Event) -> AsyncIterator[None]:
+        """While inside, no other operator with the same Lease is at work; without a Lease there is none to wait for."""
+        name = self._settings.lease
+        if name is None:
+            yield
+            return
+        identity = self._settings.identity or socket.gethostname()
+        held = lease.Lease(self._api, (self._settings.namespace, name), identity, self.clock, asyncio.sleep)
+        self._health.standing_by = True
+        # Left over where the container was started again.
+        await self._label(leads=False)
+        await held.acquire()
+        await self._label(leads=True)
+        self._health.standing_by = False
+
+        async def keep() -> None:
+            try:
+                await held.keep()
+            except errors.Permanent as error:
+                log.error("lease lost", reason=error.reason, error=str(error))  # noqa: TRY400 - no bug
+            # The process ends as if it had been told to, and its pod starts again to stand by.
+            stop.set()
+
+        keeping = asyncio.create_task(keep())
+        try:
+            yield
+        finally:
+            keeping.cancel()
+            await held.release()
+
+    async def _label(self, *, leads: bool) -> None:
+        """Tell the Service of webhooks whether this pod is the one at work. Outside a pod there is none to label."""
+        if self._settings.identity is not None:
+            patch = {"metadata": {"labels": {LEADER_LABEL: "true" if leads else None}}}
+            await self._api.merge_patch(cluster.PODS, self._settings.namespace, self._settings.identity, patch)
 
     async def _rebuild_ledger(self) -> None:
         """Who holds a slot is read from every unfinished item's status, once, before any new run may start."""

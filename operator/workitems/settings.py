@@ -98,6 +98,20 @@ class Settings(BaseSettings):
         default=1000, description="WORKITEMS_FS_GROUP: the volumes' group; empty: see WORKITEMS_RUN_UID."
     )
 
+    default_pipeline: OptionalText = Field(
+        default=None,
+        description="WORKITEMS_DEFAULT_PIPELINE: a file with a Pipeline that is applied in the operator's namespace at "
+        "the start, unless somebody has edited it there; empty: none.",
+    )
+    lease: Annotated[Label | None, BeforeValidator(_omittable)] = Field(
+        default=None,
+        description="WORKITEMS_LEASE: the Lease in the operator's namespace that one of several operators holds while "
+        "the others stand by; empty: there is only one.",
+    )
+    identity: OptionalText = Field(
+        default=None,
+        description="WORKITEMS_IDENTITY: the pod's name, which holds the Lease; empty: the host's, in no pod.",
+    )
     sweep_seconds: Seconds = Field(
         default=180, description="WORKITEMS_SWEEP_SECONDS: how often every item is looked at, even without an event."
     )

@@ -167,6 +167,15 @@ async def test_list_whose_place_was_forgotten_is_transient_after_the_first_page(
         await anext(found)
 
 
+async def test_apply_names_its_manager_and_never_forces(api: Api, cluster: Cluster) -> None:
+    api.answers = [web.json_response(item(uid="1")), status(409, "Conflict", "conflict with kubectl-edit")]
+    assert await cluster.apply(WORKITEMS, "team", item(), manager="us") == item(uid="1")
+    assert (api.last["method"], api.last["query"], api.last["body"]) == ("PATCH", {"fieldManager": "us"}, item())
+    assert api.last["headers"]["Content-Type"] == "application/apply-patch+yaml"
+    with pytest.raises(errors.Conflict, match="kubectl-edit"):
+        await cluster.apply(WORKITEMS, "team", item(), manager="us")
+
+
 async def test_create_posts_to_the_collection(api: Api, cluster: Cluster) -> None:
     api.answers = [web.json_response(item(uid="1"), status=201)]
     assert await cluster.create(JOBS, "team", item()) == item(uid="1")
