@@ -13,8 +13,8 @@ RUN if ! command -v git >/dev/null || ! command -v ssh >/dev/null || ! command -
 RUN groupadd --gid 1000 workitem && useradd --uid 1000 --gid 1000 --no-create-home --home-dir /home/agent workitem
 
 FROM ${BASE} AS build
-ARG UV_VERSION=0.13.9
-RUN python3 -m venv /opt/uv && /opt/uv/bin/pip install --no-cache-dir uv==${UV_VERSION}
+COPY hack/uv.txt /opt/uv.txt
+RUN python3 -m venv /opt/uv && /opt/uv/bin/pip install --no-cache-dir --require-hashes -r /opt/uv.txt
 ENV UV_PROJECT_ENVIRONMENT=/opt/workitems UV_COMPILE_BYTECODE=1 UV_LINK_MODE=copy UV_PYTHON_DOWNLOADS=never UV_NO_CACHE=1
 WORKDIR /src
 # The dependencies first: they change less often than the code. Every wheel is checked against uv.lock's hashes.
