@@ -29,7 +29,7 @@ test: .venv/.synced ## Run every test, the end-to-end ones on a real cluster inc
 	@.venv/bin/python -m hack.cluster test-tools
 	@.venv/bin/python -m hack.cluster gitea >/dev/null
 	@.venv/bin/python -m hack.cluster claude-cli >/dev/null
-	@.venv/bin/pytest -n 4 tests/unit tests/loop
+	@.venv/bin/pytest -n 4 tests/unit tests/loop tests/chart
 	@.venv/bin/pytest -v -n 4 --dist loadfile -m "not alone" tests/e2e
 	@.venv/bin/pytest -v -m alone tests/e2e
 
@@ -40,7 +40,7 @@ check: .venv/.synced ## Format, lint, types, import contracts, unit and loop tes
 	@.venv/bin/mypy
 	@.venv/bin/lint-imports
 	@.venv/bin/python -m hack.cluster test-tools
-	@.venv/bin/pytest -n 4 -m "not slow" tests/unit tests/loop
+	@.venv/bin/pytest -n 4 -m "not slow" tests/unit tests/loop tests/chart
 
 .PHONY: soak
 soak: .venv/.synced ## What takes longer than CI can: the operator killed forty times while items are under way
@@ -60,8 +60,13 @@ format: .venv/.synced ## Format the code and apply the safe fixes
 	@.venv/bin/ruff check --fix
 
 .PHONY: crds
-crds: .venv/.synced ## Generate crds/ from the models
+crds: .venv/.synced ## Generate crds/ from the models, and the chart's copies
 	@.venv/bin/python -m workitems crds crds
+	@.venv/bin/python -m hack.chart sources
+
+.PHONY: manifests
+manifests: crds ## Render deploy/ from the chart, after a change of either
+	@.venv/bin/python -m hack.chart manifests
 
 .PHONY: cluster
 cluster: .venv/.synced ## Bring up the cluster for demo and tests

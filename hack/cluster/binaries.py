@@ -63,6 +63,7 @@ GITEA = Module(
     tags="sqlite sqlite_unlock_notify",
     cgo=True,
 )
+HELM = Module("helm", {"helm": "helm.sh/helm/v4/cmd/helm"}, "3 minutes")
 
 
 @dataclass(frozen=True)

@@ -1,18 +1,17 @@
-"""What the demo puts into a cluster, and in which order: images, CRDs, operator, git server, repository, pipeline.
+"""What the demo puts into a cluster, and in which order: images, chart, git server, repository, pipeline.
 
 Each step can be repeated on a cluster that has it already, so the demo runs again where it ran before.
 """
 
 from __future__ import annotations
 
-import json
 import secrets
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from hack.cluster import shell
+from hack.cluster import helm, settings, shell
 from hack.cluster.errors import ClusterError
 from hack.demo.cluster import Kubectl, Object
 from hack.demo.errors import DemoError
@@ -25,6 +24,7 @@ DEMO = Path(__file__).parent
 ROOT = DEMO.parents[1]
 NAMESPACE = "workitems-demo"
 OPERATOR = "workitem-operator"
+CHART = ROOT / "charts" / OPERATOR
 REPOSITORY = "shop"
 BOT = "workitem-bot"
 ROLLOUT_TIMEOUT = "180s"
@@ -42,33 +42,40 @@ def manifest(name: str) -> Object:
 
 
 def operator(kubectl: Kubectl, images: Images) -> None:
-    """Install the CRDs and the operator with these images, and wait until it runs."""
-    crds = [body for path in sorted((ROOT / "crds").glob("*.yaml")) for body in load(path)]
-    if not crds or not (ROOT / "hack" / "manifests").is_dir():
-        raise DemoError(
-            f"{ROOT} has no crds/ or no hack/manifests/, from which the operator is installed: use a complete checkout"
-        )
-    shell.say("installing the CRDs and the operator")
-    kubectl.apply(crds)
-    names = [f"crd/{crd['metadata']['name']}" for crd in crds]
-    kubectl.run("wait", "--for=condition=Established", "--timeout=60s", *names)
-    objects = [body for path in sorted((ROOT / "hack" / "manifests").glob("*.yaml")) for body in load(path)]
+    """Install the chart with these images, and wait until the operator runs."""
+    if not (CHART / "Chart.yaml").is_file():
+        raise DemoError(f"{CHART}, from which the operator is installed, is not there: use a complete checkout")
+    shell.say("installing the chart: CRDs, operator, admission policies")
+    program = helm.helm(settings.read().cache)
     there = Kubectl(kubectl.command, OPERATOR)
-    there.apply([with_images(body, images) for body in objects])
+    there.apply([manifest("operator-namespace")])
+    # One that was installed before there was a chart: what a Deployment selects cannot be changed.
+    there.run("delete", "deployment", "-l", "app.kubernetes.io/name=workitem-operator,!helm.sh/chart")
+    shell.run([*helm_command(program, kubectl), *helm.taking_over(program), *values(images)])
     _rollout(there, OPERATOR)
 
 
-def with_images(body: Object, images: Images) -> Object:
-    """Return the operator's Deployment with the images filled in; any other object as it is."""
-    if body["kind"] != "Deployment" or body["metadata"]["name"] != OPERATOR:
-        return body
-    filled: Object = json.loads(json.dumps(body))
-    given = {"WORKITEMS_RUNNER_IMAGE": images.operator, "WORKITEMS_AGENT_IMAGE": images.agent}
-    for container in filled["spec"]["template"]["spec"]["containers"]:
-        container["image"] = images.operator
-        kept = [entry for entry in container.get("env", []) if entry["name"] not in given]
-        container["env"] = kept + [{"name": name, "value": value} for name, value in given.items()]
-    return filled
+def helm_command(program: Path, kubectl: Kubectl) -> list[str]:
+    """Return the beginning of the installation's command line: the chart, on the cluster that kubectl is told."""
+    # As the cluster's kubectl begins: a program, --kubeconfig=FILE, --context=NAME.
+    where = [word.replace("--context=", "--kube-context=") for word in kubectl.command[1:]]
+    return [str(program), *where, f"--namespace={OPERATOR}", "upgrade", "--install", OPERATOR, str(CHART)]
+
+
+def values(images: Images) -> list[str]:
+    """Return helm's flags for the images of this checkout."""
+    named = {"image": images.operator, "agentImage": images.agent}
+    return [f"--set-string={name}.{part}" for name, image in named.items() for part in _parts(image)]
+
+
+def _parts(image: str) -> list[str]:
+    """Name an image as the chart's values do; one without a tag is `latest`, as everywhere."""
+    named, _, digest = image.partition("@")
+    if digest:
+        return [f"repository={named}", f"digest={digest}"]
+    path, _, last = named.rpartition("/")
+    name, _, tag = last.partition(":")
+    return [f"repository={path}/{name}" if path else f"repository={name}", f"tag={tag or 'latest'}"]
 
 
 def check_operator(kubectl: Kubectl) -> None:

@@ -28,6 +28,8 @@ from tests.e2e.operator_process import OperatorProcess
 JSON = dict[str, Any]
 CONTRACT = pathlib.Path(__file__).parent.parent / "contract"
 AGENT = pathlib.Path(__file__).with_name("script_agent.py")
+TEAM_LEAD = ("--as=team-lead", "--as-group=system:masters")
+"""Who decides in these tests, with every right: nobody may decide in the name of another."""
 PATIENCE_SECONDS = 240
 WATCH_SECONDS = 8
 """Below pykube's own timeout of 10 s for a read: an item may be silent for longer."""
@@ -103,9 +105,9 @@ class Lab:
         assert not check or done.returncode == 0, f"kubectl {' '.join(arguments)}: {done.stderr}"
         return done.stdout if check else done.stdout + done.stderr
 
-    def apply(self, *manifests: JSON) -> None:
-        """Server-side apply."""
-        self.kubectl("apply", "--server-side", "-f", "-", stdin=yaml.safe_dump_all(manifests))
+    def apply(self, *manifests: JSON, user: tuple[str, ...] = ()) -> None:
+        """Server-side apply, as somebody else where `user` has kubectl's flags for that."""
+        self.kubectl("apply", "--server-side", "-f", "-", *user, stdin=yaml.safe_dump_all(manifests))
 
     def repository(self, name: str = "shop", host: str | None = None, **spec: Any) -> Git:
         """A Repository object, and a fresh repository on the git server behind it (under its Service `host`)."""
@@ -141,7 +143,8 @@ class Lab:
     def decide(self, item: str, comment: str = "", **action: JSON) -> str:
         """Say something to an item; the Decision's name."""
         name = f"{item}-{next(iter(action)).lower()}-{uuid.uuid4().hex[:6]}"
-        self.apply(_object("Decision", name, {"workItem": item, "by": "team-lead", "comment": comment, **action}))
+        spec = {"workItem": item, "by": "team-lead", "comment": comment, **action}
+        self.apply(_object("Decision", name, spec), user=TEAM_LEAD)
         return name
 
     def acknowledged(self, decision: str) -> JSON:
@@ -173,7 +176,7 @@ class Lab:
         """Run a command that a message offered in a person's shell; `words` replace its placeholders."""
         for placeholder, word in {"YOU": "team-lead", **words}.items():
             command = re.sub(rf"\b{placeholder}\b", word, command)
-        shell = f'kubectl() {{ command {shlex.join(self.cluster.kubectl)} "$@"; }}; {command}'
+        shell = f'kubectl() {{ command {shlex.join([*self.cluster.kubectl, *TEAM_LEAD])} "$@"; }}; {command}'
         done = subprocess.run(["bash", "-c", shell], capture_output=True, text=True, check=False)
         assert done.returncode == 0, f"{command}: {done.stderr}"
         return done.stdout

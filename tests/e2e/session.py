@@ -26,6 +26,8 @@ from tests.e2e.operator_process import OperatorProcess
 ROOT = pathlib.Path(__file__).parent.parent.parent
 GIT_NAMESPACE = "wi-e2e-git"
 OPERATOR_NAMESPACE = "workitem-operator"
+RIGHTS = {"Namespace", "ServiceAccount", "ClusterRole", "ClusterRoleBinding", "Role", "RoleBinding"}
+"""What the operator's process needs of an installation."""
 RESTRICTED = {"pod-security.kubernetes.io/enforce": "restricted", "workitems.dev/e2e": "true"}
 
 
@@ -93,8 +95,12 @@ def prepare_cluster() -> Cluster:
     cluster = provider.cluster
     kubectl(cluster, "apply", "--server-side", "--force-conflicts", "-f", str(ROOT / "crds"))
     kubectl(cluster, "wait", "--for=condition=Established", "--timeout=60s", "-f", str(ROOT / "crds"))
-    objects = list(yaml.safe_load_all((ROOT / "hack/manifests/operator.yaml").read_text()))
-    apply(cluster, *(o for o in objects if o["kind"] != "Deployment"))
+    files = [ROOT / "deploy" / name for name in ("namespace.yaml", "operator.yaml")]
+    objects = [body for path in files for body in yaml.safe_load_all(path.read_text())]
+    apply(cluster, *(body for body in objects if body["kind"] in RIGHTS))
+    # Of a test_chart that was killed.
+    kinds = "clusterrole,validatingadmissionpolicy,validatingadmissionpolicybinding"
+    kubectl(cluster, "delete", kinds, "-l", "app.kubernetes.io/instance=release")
     kubectl(cluster, "delete", "namespace", "-l", "workitems.dev/e2e=true", "--wait=true", "--timeout=120s")
     return cluster
 

@@ -14,6 +14,7 @@ import pytest
 from hack.cluster.model import Cluster
 from tests.e2e.admission import decisions, pipelines, repositories, workitems
 from tests.e2e.admission.cases import BASES, Bad, Good, Manifest, contract, merged, spec
+from tests.e2e.lab import TEAM_LEAD
 
 pytestmark = pytest.mark.e2e
 
@@ -31,7 +32,9 @@ def kubectl(cluster: Cluster) -> Kubectl:
 
     def run(*args: str, manifest: Manifest | None = None) -> subprocess.CompletedProcess[str]:
         text = None if manifest is None else json.dumps(manifest)
-        return subprocess.run([*cluster.kubectl, *args], input=text, capture_output=True, text=True, check=False)
+        return subprocess.run(
+            [*cluster.kubectl, *TEAM_LEAD, *args], input=text, capture_output=True, text=True, check=False
+        )
 
     return run
 

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import io
 import json
+from pathlib import Path
 from typing import Any
+
+import pytest
 
 from hack.cluster.images import Images
 from hack.demo import cluster, install, view
@@ -77,23 +80,27 @@ def test_objects_are_read_from_kubectls_stream_as_they_come_cut_anywhere() -> No
     assert list(cluster.documents(stream)) == bodies
 
 
-def test_the_operators_deployment_gets_the_images_that_were_built() -> None:
-    container = {
-        "name": "operator",
-        "env": [{"name": "A", "value": "b"}, {"name": "WORKITEMS_AGENT_IMAGE", "value": ""}],
-    }
-    deployment = {
-        "kind": "Deployment",
-        "metadata": {"name": "workitem-operator"},
-        "spec": {"template": {"spec": {"containers": [container]}}},
-    }
-    filled = install.with_images(deployment, Images(operator="operator:1", agent="agent:1"))
-    assert filled["spec"]["template"]["spec"]["containers"][0] == {
-        "name": "operator",
-        "image": "operator:1",
-        "env": [
-            {"name": "A", "value": "b"},
-            {"name": "WORKITEMS_RUNNER_IMAGE", "value": "operator:1"},
-            {"name": "WORKITEMS_AGENT_IMAGE", "value": "agent:1"},
-        ],
-    }
+@pytest.mark.parametrize(
+    ("image", "flags"),
+    [
+        ("localhost/workitem-operator:abc", ["repository=localhost/workitem-operator", "tag=abc"]),
+        ("registry:5000/team/operator", ["repository=registry:5000/team/operator", "tag=latest"]),
+        ("registry:5000/operator@sha256:12", ["repository=registry:5000/operator", "digest=sha256:12"]),
+    ],
+)
+def test_the_chart_gets_the_images_that_were_built(image: str, flags: list[str]) -> None:
+    assert install.values(Images(operator=image, agent=image)) == [
+        *(f"--set-string=image.{flag}" for flag in flags),
+        *(f"--set-string=agentImage.{flag}" for flag in flags),
+    ]
+
+
+def test_helm_is_told_the_same_cluster_as_kubectl() -> None:
+    kubectl = cluster.Kubectl(["/opt/kubectl", "--kubeconfig=/tmp/k", "--context=workitems-local"], "demo")
+    command = install.helm_command(Path("/opt/helm"), kubectl)
+    assert command[:4] == [
+        "/opt/helm",
+        "--kubeconfig=/tmp/k",
+        "--kube-context=workitems-local",
+        "--namespace=workitem-operator",
+    ]

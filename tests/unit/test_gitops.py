@@ -142,14 +142,18 @@ def test_approve_is_a_decision_about_the_head_and_pressed_twice_the_same() -> No
     decision = action("approve", body(Phase.IN_REVIEW))
     assert decision["metadata"] == {"namespace": "team-a", "name": "et-1-approve-analysis-approved-4b825dc642cb"}
     assert decision["spec"]["approve"] == {"gate": "analysis-approved", "commit": HEAD}
-    assert (decision["kind"], decision["spec"]["workItem"], decision["spec"]["by"]) == ("Decision", "et-1", "argocd")
+    assert (decision["kind"], decision["spec"]["workItem"], decision["spec"]["by"]) == (
+        "Decision",
+        "et-1",
+        "argocd:button",
+    )
     assert action("approve", body(Phase.IN_REVIEW)) == decision
 
 
 def test_retry_is_one_decision_for_each_time_it_was_blocked() -> None:
     decision = action("retry", body(Phase.BLOCKED))
     assert decision["metadata"]["name"] == "et-1-retry-20261125t123000z"
-    assert decision["spec"] == {"workItem": "et-1", "by": "argocd", "retry": {"button": "retry"}}
+    assert decision["spec"] == {"workItem": "et-1", "by": "argocd:button", "retry": {"button": "retry"}}
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,217 @@
+"""The chart on a real cluster: installed over a previous release, upgraded while an item is under way, uninstalled.
+
+Its operator serves one namespace of these tests. The operator process of all other tests sleeps meanwhile, so that
+what happens is the pod's doing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import pathlib
+import shutil
+import subprocess
+import uuid
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import yaml
+
+from hack.cluster import helm as programs
+from hack.cluster import images, settings
+from hack.demo.install import values
+from tests.e2e.conftest import ROOT
+from tests.e2e.lab import JSON, Lab, default_pipeline, said
+
+pytestmark = [pytest.mark.e2e, pytest.mark.alone]
+
+CHART = ROOT / "charts" / "workitem-operator"
+CRD = "workitems.workitems.dev"
+
+
+@dataclasses.dataclass
+class Release:
+    """One release of the chart, in a namespace of its own, that serves the lab's."""
+
+    lab: Lab
+    helm: pathlib.Path
+    namespace: str
+    flags: list[str]
+    name: str = "release"
+
+    def run(self, *arguments: str | pathlib.Path) -> str:
+        """Run helm on the lab's cluster."""
+        where = [word.replace("--context=", "--kube-context=") for word in self.lab.cluster.kubectl[1:]]
+        command = [str(self.helm), *where, f"--namespace={self.namespace}", *map(str, arguments)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, f"helm {arguments}: {done.stdout}{done.stderr}{self.logs()}"
+        return done.stdout
+
+    def upgrade(self, chart: pathlib.Path, *more: str) -> None:
+        """Install or upgrade, and wait until the operator is ready."""
+        served = f"--set-json=watchNamespaces={json.dumps([self.lab.namespace])}"
+        self.run("upgrade", "--install", self.name, chart, served, *self.flags, *more, "--wait", "--timeout=3m")
+
+    def kubectl(self, *arguments: str, stdin: str | None = None) -> str:
+        """kubectl in the release's namespace."""
+        return self.lab.kubectl(f"--namespace={self.namespace}", *arguments, stdin=stdin)
+
+    def logs(self) -> str:
+        """What the operator's pod says."""
+        return self.lab.kubectl(
+            f"--namespace={self.namespace}", "logs", f"deploy/{self.name}-workitem-operator", "--tail=40", check=False
+        )
+
+    def leader(self) -> str:
+        """The pod that is at work; the other stands by."""
+        lease = f"{self.name}-workitem-operator"
+        return f"pod/{self.kubectl('get', 'lease', lease, '-o', 'jsonpath={.spec.holderIdentity}')}"
+
+    def pods(self) -> set[str]:
+        """Names of the operator's pods."""
+        selector = "app.kubernetes.io/name=workitem-operator"
+        return set(self.kubectl("get", "pods", "-l", selector, "-o", "name").split())
+
+
+def previous_release(folder: pathlib.Path) -> pathlib.Path:
+    """The chart as an earlier release would be: another version, and a CRD that lacks what this one has."""
+    chart = pathlib.Path(shutil.copytree(CHART, folder / "previous"))
+    crd = chart / "files" / "crds" / "workitems.dev_workitems.yaml"
+    body = yaml.safe_load(crd.read_text())
+    body["spec"]["versions"][0]["additionalPrinterColumns"].pop()
+    crd.write_text(yaml.safe_dump(body))
+    about = chart / "Chart.yaml"
+    about.write_text(about.read_text().replace("version: 0.1.0", "version: 0.0.9", 1))
+    return chart
+
+
+def columns(lab: Lab) -> list[str]:
+    return lab.kubectl("get", "crd", CRD, "-o", "jsonpath={.spec.versions[0].additionalPrinterColumns[*].name}").split()
+
+
+@contextlib.contextmanager
+def alone(lab: Lab) -> Iterator[None]:
+    """Without the policies of another installation that serves all namespaces, this release's own among them."""
+    which = ("validatingadmissionpolicybindings", "-l", "app.kubernetes.io/name=workitem-operator")
+    others = cleaned(lab.kubectl("get", *which, "-o", "json"))
+    lab.kubectl("delete", *which)
+    try:
+        yield
+    finally:
+        if others["items"]:
+            lab.kubectl("apply", "--server-side", "--force-conflicts", "-f", "-", stdin=json.dumps(others))
+
+
+def cleaned(listed: str) -> JSON:
+    """Objects that were read, as they are applied again."""
+    body: JSON = json.loads(listed)
+    for each in body["items"]:
+        for field in ("managedFields", "resourceVersion", "uid", "creationTimestamp", "generation"):
+            each["metadata"].pop(field, None)
+    return {"apiVersion": "v1", "kind": "List", "items": body["items"]}
+
+
+@pytest.fixture(scope="module")
+def release(shared_lab: Lab, built: images.Images, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Release]:
+    """The previous release, installed with these images."""
+    helm = programs.helm(settings.read().cache)
+    namespace = f"wi-chart-{uuid.uuid4().hex[:6]}"
+    labels = {"pod-security.kubernetes.io/enforce": "restricted", "workitems.dev/e2e": "true"}
+    shared_lab.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace, "labels": labels}})
+    found = Release(shared_lab, helm, namespace, values(built))
+    with shared_lab.operator_asleep(), alone(shared_lab):
+        # The tests' CRDs were applied by kubectl.
+        try:
+            found.upgrade(previous_release(tmp_path_factory.mktemp("chart")), *programs.taking_over(helm))
+            yield found
+        finally:
+            found.run("uninstall", found.name, "--wait", "--ignore-not-found")
+    shared_lab.kubectl("delete", "namespace", namespace, "--wait=false")
+
+
+def decision(name: str, by: str, **action: JSON) -> JSON:
+    spec = {"workItem": "et-1", "by": by, "comment": "because", **action}
+    metadata = {"name": name}
+    return {"apiVersion": "workitems.dev/v1alpha1", "kind": "Decision", "metadata": metadata, "spec": spec}
+
+
+APPROVE: JSON = {"approve": {"gate": "approved", "commit": "a" * 40}}
+REJECT: JSON = {"reject": {"gate": "approved"}}
+
+
+def test_who_decides_is_who_sends_it_and_approving_takes_the_right_to(release: Release) -> None:
+    lab = release.lab
+    role = f"{release.namespace}-release-workitem-operator"
+    bot, agent = (f"system:serviceaccount:{lab.namespace}:{name}" for name in ("bot", "default"))
+    for who, what in (("anna", "author"), ("boss", "approver"), (bot, "author"), (agent, "author")):
+        lab.kubectl("create", "rolebinding", uuid.uuid4().hex[:8], f"--clusterrole={role}-{what}", f"--user={who}")
+    release.upgrade(CHART, f"--set-json=admission.bridges={json.dumps([bot])}")
+
+    def answer(who: str, body: JSON) -> str:
+        arguments = ["create", "--dry-run=server", "-f", "-", f"--as={who}"]
+        return lab.kubectl(*arguments, stdin=json.dumps(body), check=False)
+
+    assert "created" in answer("anna", decision("a", "anna", retry={}))
+    assert "nobody decides in the name of another" in answer("anna", decision("a", "boss", retry={}))
+    assert "anna may not approve or reject for WorkItem et-1" in answer("anna", decision("a", "anna", **APPROVE))
+    assert "anna may not approve or reject for WorkItem et-1" in answer("anna", decision("a", "anna", **REJECT))
+    assert "created" in answer("boss", decision("a", "boss", **APPROVE))
+    assert "created" in answer("boss", decision("a", "boss", **REJECT))
+    assert "nobody decides" in answer("boss", decision("a", "tracker:boss", **APPROVE))
+    # A bridge has authenticated its user itself, and says who it was.
+    assert "created" in answer(bot, decision("a", "plane:boss@example.com", **APPROVE))
+    assert "as tracker:user, not boss" in answer(bot, decision("a", "boss", retry={}))
+    # An agent with a ServiceAccount writes none of our kinds, whatever its role says.
+    item = {"apiVersion": "workitems.dev/v1alpha1", "kind": "WorkItem", "metadata": {"name": "mine"}}
+    item["spec"] = {"repository": "shop", "title": "t", "description": "d"}
+    for body in (decision("a", agent, retry={}), item):
+        assert "agents write no" in answer(agent, body)
+    assert "created" in answer("anna", item)
+
+
+def test_an_upgrade_loses_nothing_and_an_uninstall_leaves_what_people_wrote(release: Release) -> None:
+    lab = release.lab
+    git = lab.repository()
+    # Edited by a person, in the operator's namespace: the item's own has none.
+    brought = json.loads(release.kubectl("get", "pipeline", "default", "-o", "json"))
+    assert brought["spec"]["stages"][0]["name"] == "analysis"
+    brought["spec"] = default_pipeline()
+    release.kubectl("replace", "-f", "-", stdin=json.dumps(brought))
+    edited = json.loads(release.kubectl("get", "pipeline", "default", "-o", "json"))["spec"]
+
+    script = {"architecture": [{"write": {"{docs}/11-architecture.md": "x\n"}, "sleep": 15}]}
+    item = lab.item("et-1", script)
+    written = {key: lab.get("workitem", item)[key] for key in ("apiVersion", "kind", "spec")}
+    written["metadata"] = {"name": item}
+    written["spec"] = {key: written["spec"][key] for key in ("repository", "title", "description")}
+    lab.approve(item)
+    lab.running(item, "architecture")
+    before = release.pods()
+    release.upgrade(CHART, "--set=replicas=2")
+    release.kubectl("wait", "--for=delete", *before, "--timeout=90s")
+    # The Service of webhooks follows the one that leads.
+    label = "jsonpath={.metadata.labels.workitems\\.dev/leader}=true"
+    release.kubectl("wait", release.leader(), f"--for={label}", "--timeout=60s")
+    release.kubectl("delete", release.leader(), "--grace-period=0", "--force")
+    assert "Message" in columns(lab)
+    assert json.loads(release.kubectl("get", "pipeline", "default", "-o", "json"))["spec"] == edited
+    status = lab.wait_phase(item, "Done")
+    assert [(run["stage"], run["result"], run["attempt"]) for run in status["runs"]] == [
+        (stage["name"], "Succeeded", 1) for stage in edited["stages"]
+    ], said(status)
+    assert status["infraRetries"] == 0
+    assert len(git.subjects("workitem/et-1")) == len(edited["stages"])
+
+    # Git has the manifest, the cluster has the status: nobody sees a difference.
+    lab.kubectl("diff", "--server-side", "-f", "-", stdin=json.dumps(written))
+    release.run("test", release.name)
+    release.run("uninstall", release.name, "--wait")
+    assert release.pods() == set()
+    assert lab.status(item)["phase"] == "Done"
+    kept: Any = json.loads(lab.kubectl("get", "crd", "-o", "json"))["items"]
+    assert {crd["spec"]["names"]["kind"] for crd in kept if crd["spec"]["group"] == "workitems.dev"} == {
+        *("WorkItem", "Repository", "Pipeline", "Decision")
+    }
+    assert json.loads(release.kubectl("get", "pipeline", "default", "-o", "json"))["spec"] == edited
