@@ -308,10 +308,10 @@ class Cluster:
         return _answer(response.status, await response.read(), response.headers.get("Retry-After", ""))
 
     async def _send(
-        self, call: _Call, what: tuple[str, str, str], body: JSONObject | None, limits: aiohttp.ClientTimeout
+        self, call: _Call, sent: tuple[str, str, str], body: JSONObject | None, limits: aiohttp.ClientTimeout
     ) -> Any:
         """The answer to (method, URL, content type or ""), read to its end unless it is a watch's."""
-        method, url, content_type = what
+        method, url, content_type = sent
         content_type = content_type or (MERGE_PATCH if method == "PATCH" else "application/json")
         code = NO_ANSWER
         try:

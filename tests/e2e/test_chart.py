@@ -22,8 +22,8 @@ import yaml
 from hack.cluster import helm as programs
 from hack.cluster import images, settings
 from hack.demo.install import values
-from tests.e2e.conftest import ROOT
 from tests.e2e.lab import JSON, Lab, default_pipeline, said
+from tests.e2e.session import ROOT
 
 pytestmark = [pytest.mark.e2e, pytest.mark.alone]
 
@@ -121,7 +121,7 @@ def release(shared_lab: Lab, built: images.Images, tmp_path_factory: pytest.Temp
     labels = {"pod-security.kubernetes.io/enforce": "restricted", "workitems.dev/e2e": "true"}
     shared_lab.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace, "labels": labels}})
     found = Release(shared_lab, helm, namespace, values(built))
-    with shared_lab.operator_asleep(), alone(shared_lab):
+    with shared_lab.operator.asleep(), alone(shared_lab):
         # The tests' CRDs were applied by kubectl.
         try:
             found.upgrade(previous_release(tmp_path_factory.mktemp("chart")), *programs.taking_over(helm))
