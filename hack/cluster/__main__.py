@@ -1,4 +1,4 @@
-"""The command line: `python -m hack.cluster up|down|status|env|images|claude-image|claude-cli|test-tools|gitea`."""
+"""The command line: `python -m hack.cluster COMMAND`; see `_COMMANDS`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import shlex
 import sys
 from pathlib import Path
 
-from hack.cluster import choose, claude, elevation, gitea, images, packages, settings
+from hack.cluster import choose, claude, elevation, gitea, helm, images, packages, settings
 from hack.cluster.errors import ClusterError
 from hack.cluster.model import Cluster
 
@@ -19,6 +19,7 @@ _COMMANDS = {
     "env": "print what to `eval` in a shell to use the cluster",
     "test-tools": "install the Debian packages that the unit tests need, where they are missing",
     "gitea": "build Gitea, the forge of the tests and the demo, once for this machine; prints its folder",
+    "helm": "find helm, or build it for the chart's tests and the demo, once for this machine; prints where it is",
     "images": "build the operator's and the agent's image and load them; prints their names",
     "claude-image": "the same for the image with the Claude Code CLI; prints its name",
     "claude-cli": "fetch the Claude Code CLI for the tests, where it is missing; prints where it is",
@@ -58,6 +59,8 @@ def _run(command: str, cluster: Cluster) -> int:
             print("\n".join(_environment(cluster)))
         case "gitea":
             print(gitea.ensure())
+        case "helm":
+            print(helm.helm(settings.read().cache))
         case "images":
             built = images.build_and_load(cluster)
             print(f"OPERATOR_IMAGE={built.operator}\nAGENT_IMAGE={built.agent}")
