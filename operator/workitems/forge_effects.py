@@ -52,11 +52,16 @@ class ForgeEffects:
                 return Result("Failed", reason=pull_requests.CLOSED, error=words, values=values)
             if now.state == "open" or now.head == params["commit"]:
                 return _found(now)
+        words = f"branch {branch} has no commits that {base} lacks: there is nothing to merge"
         if not await forge.ahead(base, params["commit"]):
-            words = f"branch {branch} has no commits that {base} lacks: there is nothing to merge"
             return Result("Failed", reason=pull_requests.NO_COMMITS, error=words)
         text = pull_requests.body(item, base)
-        found = await forge.ensure(branch, base, title=params["title"], body=text)
+        try:
+            found = await forge.ensure(branch, base, title=params["title"], body=text)
+        except errors.Permanent as refusal:
+            if refusal.reason != pull_requests.NO_COMMITS:
+                raise
+            return Result("Failed", reason=pull_requests.NO_COMMITS, error=words)
         return _found(found, described=pull_requests.digest_of(item.status, params["title"]))
 
     async def describe(self, item: WorkItem, effect: Effect) -> Result | None:

@@ -100,8 +100,9 @@ class Readings:
     async def _read(self, item: WorkItem, question: Question) -> Reading:
         forge = await self._forge_of(item.metadata.namespace, item.spec.repository)
         found = await forge.get(question.number) if question.number is not None else None
-        checks: Checks = await forge.checks(question.commit)
-        return Reading(question=question, pull_request=found, checks=checks)
+        head = await forge.head(question.branch) if question.branch else None
+        checks = await forge.checks(question.commit) if question.checks else Checks(question.commit)
+        return Reading(question=question, pull_request=found, head=head, checks=checks)
 
     def _error(self, key: str, question: Question, error: str, *, reason: str = "", at_least: float = 0.0) -> Reading:
         failures = self._failures[key] = self._failures.get(key, 0) + 1

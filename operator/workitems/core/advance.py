@@ -78,7 +78,7 @@ def _settle_gates(draft: Draft, stage: Stage) -> bool | None:
     gate, status = pending[0]
     if gate.ci is not None:
         checks.wait(draft, gate, status)
-    else:
+    elif not pull_requests.pushed(draft):
         _wait_for_approval(draft, gate, status)
     return False
 

@@ -95,6 +95,13 @@ def _too_large(draft: Draft, size: int) -> Problem:
     return Problem("TaskTooLarge", message, blocked=True)
 
 
+def may_look(draft: Draft) -> bool:
+    """Whether a look at the branch may start now; nothing is said where it may not."""
+    again = draft.status.next_attempt_at
+    waits = draft.facts.item.spec.suspend or (again is not None and again > draft.now)
+    return not waits and draft.facts.admission.granted and draft.facts.problem is None
+
+
 def may_try(draft: Draft) -> bool:
     """Whether the wait after an infrastructure failure is over; else the draft says so."""
     status = draft.status

@@ -108,7 +108,7 @@ def settle(draft: Draft, pending: list[tuple[Gate, GateStatus]]) -> bool:
 def wait(draft: Draft, gate: Gate, status: GateStatus) -> None:
     """Say that the item waits for a ci gate."""
     found = draft.facts.reading.pull_request if draft.facts.reading is not None else None
-    if found is not None and pull_requests.head_moved(draft, found):
+    if found is not None and found.state == "open" and pull_requests.look_if_moved(draft, found.head):
         return
     current = gates.find(draft.status.gates, status.stage, status.name) or status
     about = f"gate {gate.name} waits for the checks of commit {(current.commit or '')[:12]}"

@@ -60,11 +60,15 @@ class Commit:
 
 @dataclass(frozen=True)
 class Question:
-    """What an item wants to know of its forge: its pull request, and the checks of one commit."""
+    """What an item wants to know of its forge: its pull request, its branch, and the checks of one commit."""
 
     number: int | None
     """None: it has no pull request yet, or needs none for this."""
     commit: str
+    branch: str = ""
+    """Whose head is wanted; empty: the pull request's will do."""
+    checks: bool = True
+    """Whether the checks of the commit are wanted."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +77,8 @@ class Reading:
 
     question: Question
     pull_request: PullRequest | None = None
+    head: str | None = None
+    """Of the branch that was asked for; None: there is no such branch, or nobody asked."""
     checks: Checks = field(default_factory=lambda: Checks(""))
     error: str = ""
     """A sentence; empty: the forge has answered."""

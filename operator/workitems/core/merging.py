@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from workitems.api import Effect, Merge, Phase, Stage
+from workitems.api import Condition, Effect, Merge, Phase, Stage
 from workitems.core import begin, checks, effects, outcomes, pull_requests
 from workitems.core.draft import Draft
 from workitems.core.forge import MergeResult, PullRequest
@@ -76,7 +76,8 @@ def _merge(draft: Draft, merge: Merge, before: Effect | None) -> bool:
         return True
     if found.state == "closed":
         return _hold(draft, pull_requests.CLOSED, pull_requests.closed_message(found.number, found.url))
-    if pull_requests.head_moved(draft, found):
+    if found.head != commit:
+        _await_head(draft, found.head, commit)
         return False
     if checks.read_again(draft, reading.checks):
         return True
@@ -113,10 +114,15 @@ def _ask(draft: Draft, reason: str, doing: str) -> PullRequest | None:
     until = f"{doing}, until it answers: "
     if reading is None or reading.question != question:
         draft.question = question
-        said = next((c for c in draft.facts.item.status.conditions if c.type == "Ready"), None)
-        if said is not None and said.message.startswith(until):
-            # Asked again after an error: the same words until there is news.
-            draft.wait(draft.facts.item.status.phase, said.reason, said.message)
+        before = draft.facts.item.status
+        said = next((c for c in before.conditions if c.type == "Ready"), None)
+        if (
+            draft.status == before
+            and said is not None
+            and said.reason in ("ForgeLagsBehind", *_unanswered(said, until))
+        ):
+            # Asked again: the same words until there is news.
+            draft.wait(before.phase, said.reason, said.message)
         else:
             draft.wait(Phase.IN_PROGRESS, reason, doing)
         draft.again_in(pull_requests.POLL)
@@ -126,6 +132,21 @@ def _ask(draft: Draft, reason: str, doing: str) -> PullRequest | None:
         draft.wait(phase, reading.reason or "ForgeUnreachable", f"{until}{reading.error}")
         draft.again_in(timedelta(seconds=reading.again_seconds))
     return reading.pull_request
+
+
+def _unanswered(said: Condition, until: str) -> tuple[str, ...]:
+    return (said.reason,) if said.message.startswith(until) else ()
+
+
+def _await_head(draft: Draft, head: str, commit: str) -> None:
+    """The pull request's head is not what the gates judged: look at the branch, or wait until the forge knows more."""
+    if not pull_requests.look_if_moved(draft, head):
+        message = (
+            f"the pull request's head is {head[:12]}, and the gates hold for {commit[:12]}: waits until the forge has "
+            "seen that commit, or the branch can be looked at"
+        )
+        draft.wait(Phase.IN_PROGRESS, "ForgeLagsBehind", message)
+        draft.again_in(pull_requests.POLL)
 
 
 def _hold(draft: Draft, reason: str, message: str) -> bool:
@@ -170,7 +191,11 @@ def _updated(draft: Draft, stage: Stage, effect: Effect) -> bool:
             return True
         return _conflict(draft, stage, effect.last_error or "the base's new commits conflict with the branch")
     found = _ask(draft, "BranchUpdating", "asks the forge for the branch's new head")
-    if found is None or pull_requests.head_moved(draft, found):
+    if found is None:
+        return False
+    commit = pull_requests.question(draft).commit
+    if found.state == "open" and found.head != commit:
+        _await_head(draft, found.head, commit)
         return False
     # The forge says done, and the head is where it was: begin again, but not for ever.
     draft.drop_effect(effect.id)

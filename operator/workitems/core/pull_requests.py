@@ -13,7 +13,6 @@ from workitems.api import Effect, GateResult, GateStatus, Phase, PullRequestStat
 from workitems.core import begin, effects, gates, outcomes, stages
 from workitems.core.draft import Draft
 from workitems.core.forge import PullRequest, Question
-from workitems.core.start import wait_for
 
 ENSURE = "PullRequest"
 DESCRIBE = "PullRequestText"
@@ -152,24 +151,35 @@ def close(draft: Draft) -> None:
         draft.intend("close-pr", CLOSE, target=effects.FORGE, params={**params, **number})
 
 
-def head_moved(draft: Draft, found: PullRequest) -> bool:
-    """Whether the pull request's head is not the content that the gates judged: then the branch is looked at."""
-    content = draft.status.content
-    if content is None or found.head == content.commit or found.state != "open":
+def look_if_moved(draft: Draft, head: str) -> bool:
+    """Begin a look at the branch if its head is one that nobody has judged, and a look may start now."""
+    content, looked = draft.status.content, draft.status.looked_at
+    if content is None or head == content.commit or not begin.may_look(draft):
         return False
-    ours = {run.commit for run in draft.status.runs}
-    looked = draft.status.looked_at
-    if found.head in ours or (looked is not None and draft.now - looked < LOOK_AT_MOST_EVERY):
-        message = f"waits until the forge has seen commit {content.commit[:12]}: it still has {found.head[:12]}"
-        draft.wait(Phase.IN_PROGRESS, "ForgeLagsBehind", message)
-        draft.again_in(POLL)
-        return True
-    draft.note(f"the pull request's head is {found.head[:12]}")
-    if draft.facts.problem is not None:
-        wait_for(draft, draft.facts.problem)
-        return True
+    if head in {run.commit for run in draft.status.runs}:
+        # One of the item's own: the forge has not heard of a later one yet.
+        return False
+    if looked is not None and draft.now - looked < LOOK_AT_MOST_EVERY:
+        return False
+    draft.note(f"the branch's head is {head[:12]}")
     begin.look(draft)
     return True
+
+
+def pushed(draft: Draft) -> bool:
+    """Whether a person has pushed while the item waits for one: then the branch is looked at.
+
+    Asked at every look at the item: by a webhook at once, by the sweep in any case. A forge that is away is nobody's
+    business here: the person's answer is what the item waits for.
+    """
+    content, reading = draft.status.content, draft.facts.reading
+    if content is None or not draft.has_forge or draft.facts.problem is not None:
+        return False
+    asked = Question(None, content.commit, branch=draft.status.branch or "", checks=False)
+    if reading is None or reading.question != asked:
+        draft.question = asked
+        return False
+    return reading.head is not None and look_if_moved(draft, reading.head)
 
 
 def wait_for_effect(draft: Draft, what: str, effect: Effect) -> None:

@@ -421,3 +421,30 @@ def test_a_repository_without_a_forge_ends_with_its_branch_ready() -> None:
     assert "is ready at" in world.message
     assert world.status.pull_request is None
     assert not any(c.type == "EffectsDelivered" for c in world.status.conditions)
+
+
+def test_a_push_while_a_person_is_asked_is_looked_at_and_asked_about() -> None:
+    approval = {"name": "ok", "approval": {}}
+    world = shop({"name": "planned", "files": ["plan.md"]}, approval)
+    world.script("build", End(writes={"plan.md": "plan\n"}))
+    world.go(approve=False)
+    assert world.at == ("build", "InReview")
+    assert world.branch.head is not None
+    assert world.branch.head[:12] in world.message
+    for text in ("better\n", "best\n"):
+        head = world.branch.push({f"{world.docs.replace('work-items/', '')}/plan.md": text})
+        world.pass_time(seconds=61)
+        world.rest()
+        assert world.run_job().task is not None
+        world.go(approve=False)
+        assert world.at == ("build", "InReview")
+        assert head[:12] in world.message
+    runs = world.status.usage.runs
+    world.forge.away = "away"
+    world.pass_time(seconds=61)
+    world.rest()
+    assert world.at == ("build", "InReview"), "a forge that is away keeps nobody from approving"
+    world.forge.away = ""
+    world.go(until="deploy")
+    assert world.status.usage.runs == runs
+    assert world.gate("ok").commit == world.branch.head

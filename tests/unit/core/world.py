@@ -51,7 +51,7 @@ from workitems.core.facts import (
     PodView,
     Problem,
 )
-from workitems.core.forge import Check, Question, Reading
+from workitems.core.forge import Check, Checks, Question, Reading
 from workitems.core.plan import (
     Acknowledge,
     Action,
@@ -514,7 +514,9 @@ class World:
     def _read_forge(self, question: Question) -> Reading:
         try:
             pull = _driven(self.forge.get(question.number)) if question.number is not None else None
-            return Reading(question, pull, _driven(self.forge.checks(question.commit)))
+            head = _driven(self.forge.head(question.branch)) if question.branch else None
+            checks = _driven(self.forge.checks(question.commit)) if question.checks else Checks(question.commit)
+            return Reading(question, pull, head, checks)
         except errors.WorkItemsError as error:
             reason = error.reason if isinstance(error, errors.Permanent) else ""
             return Reading(question, error=str(error), reason=reason, again_seconds=10)
