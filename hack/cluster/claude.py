@@ -18,6 +18,7 @@ from hack.cluster.errors import ClusterError
 
 CONTEXT = "claude-cli"
 """The stage of the Dockerfile that a folder with the binary takes the place of."""
+_PROGRAM = "package/claude"
 _NPM_ARCHITECTURES = {"amd64": "x64", "arm64": "arm64"}
 
 
@@ -62,11 +63,9 @@ def _fetch(package: str, digest: str, made: Path) -> None:
         inside = scratch / "image"
         inside.mkdir(mode=0o755)
         with tarfile.open(archive) as packed, (inside / "claude").open("wb") as target:
-            source = packed.extractfile("package/claude")
+            source = packed.extractfile(_PROGRAM) if _PROGRAM in packed.getnames() else None
             if source is None:
-                raise ClusterError(
-                    f"{package} has no file package/claude; the Dockerfile's version is of another kind."
-                )
+                raise ClusterError(f"{package} has no file {_PROGRAM}; name a version in the Dockerfile that has.")
             shutil.copyfileobj(source, target)
         (inside / "claude").chmod(0o755)
         inside.rename(made)

@@ -145,6 +145,22 @@ async def test_a_missing_secret_is_named_and_the_item_goes_on_when_it_is_there(l
     await lab.until_phase("Done", "et-1")
 
 
+async def test_a_missing_key_of_a_model_is_named_and_the_item_goes_on_when_it_is_there(lab: Lab) -> None:
+    spec = one_stage()
+    settings = {"image": "claude:1", "credentials": {"secretName": "model-key", "apiKey": "key"}}
+    lab.pipeline({**spec, "agents": {name: {"claudeCode": settings} for name in spec["agents"]}})
+    lab.repository()
+    lab.start()
+    lab.item("et-1")
+    await lab.until(lambda: lab.ready("et-1")[0] == "SecretNotFound", "the reason")
+    assert "create secret generic model-key --from-literal=key=KEY" in lab.ready("et-1")[1]
+    secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "model-key"}, "data": {"other": "eA=="}}
+    lab.store.create(SECRETS, "team-a", secret)
+    await lab.until(lambda: lab.ready("et-1")[0] == "SecretKeyNotFound", "the other reason")
+    lab.store.put(SECRETS, {**lab.store.get(SECRETS, "team-a", "model-key"), "data": {"key": "eA=="}})
+    await lab.until_phase("Done", "et-1")
+
+
 async def test_one_item_that_cannot_be_read_stops_no_other(lab: Lab) -> None:
     lab.pipeline(one_stage())
     lab.repository()

@@ -78,3 +78,20 @@ def test_all_problems_are_told_at_once_and_values_are_not_repeated(environment: 
 @pytest.mark.parametrize("name", Settings.model_fields)
 def test_every_field_documents_its_variable(name: str) -> None:
     assert str(Settings.model_fields[name].description).startswith(f"{PREFIX}{name.upper()}: ")
+
+
+def test_the_models_credentials_are_a_secrets_name_and_its_key(environment: pytest.MonkeyPatch) -> None:
+    for name in ("CLAUDE_IMAGE", "MODEL_SECRET", "MODEL_API_KEY", "MODEL_AUTH_TOKEN", "MODEL_BASE_URL"):
+        environment.setenv(PREFIX + name, "")
+    assert (load().claude_image, load().model_credentials) == (None, None)
+    environment.setenv("WORKITEMS_MODEL_SECRET", "gateway")
+    environment.setenv("WORKITEMS_MODEL_AUTH_TOKEN", "token")
+    environment.setenv("WORKITEMS_MODEL_BASE_URL", "https://gateway.example.com")
+    credentials = load().model_credentials
+    assert credentials is not None
+    assert (credentials.secret_name, credentials.auth_token, credentials.api_key) == ("gateway", "token", None)
+    assert credentials.base_url == "https://gateway.example.com"
+    environment.setenv("WORKITEMS_MODEL_BASE_URL", "https://user:secret@gateway.example.com")
+    with pytest.raises(errors.Invalid, match="WORKITEMS_MODEL_BASE_URL") as caught:
+        load()
+    assert "secret@" not in str(caught.value)

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
-from tests.e2e.admission.cases import Bad, Good, agent, contract, gate, outcome, spec, stage
+from typing import Any
+
+from tests.e2e.admission.cases import Bad, Good, Manifest, agent, contract, gate, outcome, spec, stage
 
 KIND = "Pipeline"
 UNION = "a gate takes exactly one of files/absent, verdict, approval, ci, command"
 OUTSIDE = "must stay inside the repository and out of .git"
 VOLUME = "a volume takes exactly one of configMap, secret, emptyDir, persistentVolumeClaim"
 STAGE = {"name": "build", "agent": "worker"}
+
+
+def claude(output: str | None = None, **settings: Any) -> Manifest:
+    """The Pipeline with a claudeCode agent."""
+    return agent(command=None, claudeCode=settings, output=output)
+
 
 BAD = (
     Bad("no stages", KIND, spec(stages=[]), "spec.stages", "at least 1 item"),
@@ -97,6 +105,37 @@ BAD = (
     Bad("a file outside decides", KIND, outcome(whenFile="/../x", hold="Blocked"), "onFailure[0].whenFile", OUTSIDE),
     Bad("a merge by other means", KIND, stage(merge={"method": "force"}), "merge.method", '"squash"'),
     Bad("claudeCode and command", KIND, agent(claudeCode={}), "spec.agents", "claudeCode or command, not both"),
+    Bad("claudeCode and output", KIND, claude(output="codex"), "output", "claudeCode has its own"),
+    Bad("output of a CLI that nobody knows", KIND, agent(output="copilot"), "output", '"opencode"'),
+    Bad("an effort of another kind", KIND, claude(effort="huge"), "effort", '"xhigh"'),
+    Bad("a tool that is an option", KIND, claude(tools=["--dangerously"]), "tools[0]", "as in Read or Bash"),
+    Bad("no turns", KIND, claude(maxTurns=0), "maxTurns", "equal to 1"),
+    Bad("a budget as a number", KIND, claude(maxBudgetUSD=5), "maxBudgetUSD", "string"),
+    Bad(
+        "two keys",
+        KIND,
+        claude(credentials={"secretName": "s", "apiKey": "a", "authToken": "b"}),
+        "credentials",
+        "apiKey or authToken, not both",
+    ),
+    Bad(
+        "a password in an address",
+        KIND,
+        claude(credentials={"secretName": "s", "baseURL": "https://u:p@example.com"}),
+        "baseURL",
+        "without user or password",
+    ),
+    Bad("an MCP server of no kind", KIND, claude(mcpServers={"x": {}}), "mcpServers", "exactly one of command, url"),
+    Bad(
+        "an MCP server's address without type",
+        KIND,
+        claude(mcpServers={"x": {"url": "https://example.com"}}),
+        "type",
+        "http or sse",
+    ),
+    Bad(
+        "an MCP server with a name of words", KIND, claude(mcpServers={"a b": {"command": "x"}}), "mcpServers", "digits"
+    ),
     Bad("an agent without program", KIND, agent(command=[]), "spec.agents.worker.command", "at least 1 item"),
     Bad("a system prompt from the node", KIND, agent(systemPromptFile="/etc/p"), "systemPromptFile", "leading '/'"),
     Bad("a task file in .git", KIND, agent(taskFile=".git/hooks/post-commit"), "taskFile", OUTSIDE),
