@@ -180,7 +180,9 @@ def _reason(result: output.JSON) -> tuple[str, str]:
         status = result.get("api_error_status")
         if isinstance(status, int) and not isinstance(status, bool):
             return output.from_status(status), f"HTTP {status}: {said}"
-        return (output.UNREACHABLE if terminal == "api_error" else output.AGENT_ERROR), said
+        # No answer at all, or no key to ask with: only the words tell.
+        reason = output.from_words(said) if terminal == "api_error" else output.AGENT_ERROR
+        return (output.UNREACHABLE if terminal == "api_error" and reason == output.AGENT_ERROR else reason), said
     if subtype != "success":
         return output.AGENT_ERROR, f"{subtype}: {said}"
     if output.number(result, "num_turns") == 0:

@@ -91,7 +91,7 @@ def from_status(status: int | None) -> str:
 
 _WORDS = (
     (
-        re.compile(r"\b(401|403)\b|unauthori[sz]ed|api.?key|authentication|permission denied", re.IGNORECASE),
+        re.compile(r"\b(401|403)\b|unauthori[sz]ed|api.?key|authenticat|logged in|login", re.IGNORECASE),
         KEY_REFUSED,
     ),
     (re.compile(r"\b402\b|credit|billing|insufficient.?(quota|funds)", re.IGNORECASE), OUT_OF_CREDIT),

@@ -16,6 +16,8 @@ from workitems.api.agent import ClaudeCode, ModelCredentials, Output
 from workitems.core import stages
 from workitems.core.facts import Defaults, Facts, Problem
 
+# What an agent's own variables are called where they say which model's API to use and with which key.
+_MODEL_VARIABLES = ("ANTHROPIC_", "CLAUDE_CODE_USE_", "CLAUDE_CODE_OAUTH_")
 LEAST_BUDGET = Decimal("0.01")
 """The CLI takes no budget of nothing; an item without any money left starts no run at all."""
 
@@ -107,7 +109,8 @@ def problem(defaults: Defaults, spec: PipelineSpec, where: str) -> Problem | Non
 
 def _brings_its_own(agent: Agent) -> bool:
     """Whether the key may come with the agent's own variables, as for a cloud provider's API."""
-    return bool(agent.env or agent.env_from)
+    named = any(variable.name.startswith(_MODEL_VARIABLES) for variable in agent.env or ())
+    return named or bool(agent.env_from)
 
 
 def _variables(values: dict[str, str]) -> tuple[dict[str, Any], ...]:

@@ -111,9 +111,18 @@ def test_a_pipeline_may_set_a_preference_and_no_switch() -> None:
     assert last["ANTHROPIC_BASE_URL"] == CREDENTIALS["baseURL"]
 
 
-def test_an_agent_that_brings_its_own_variables_is_not_given_the_default_key() -> None:
-    job = run_job(world(envFrom=[{"secretRef": {"name": "bedrock"}}]))
-    assert not [v for v in container(job, "agent")["env"] if v["name"].startswith("ANTHROPIC_")]
+OWN: dict[str, tuple[JSON, bool]] = {
+    "a Secret of variables": ({"envFrom": [{"secretRef": {"name": "bedrock"}}]}, True),
+    "a cloud provider's API": ({"env": [{"name": "CLAUDE_CODE_USE_BEDROCK", "value": "1"}]}, True),
+    "something else": ({"env": [{"name": "MAKEFLAGS", "value": "-j2"}]}, False),
+}
+
+
+@pytest.mark.parametrize(("agent", "own"), OWN.values(), ids=OWN)
+def test_an_agent_that_brings_its_own_credentials_is_not_given_the_default(agent: JSON, own: bool) -> None:
+    job = run_job(world(**agent))
+    given = [v["name"] for v in container(job, "agent")["env"] if v["name"].startswith("ANTHROPIC_")]
+    assert given == ([] if own else ["ANTHROPIC_API_KEY"])
 
 
 UNUSABLE = {

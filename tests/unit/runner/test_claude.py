@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import shutil
 import subprocess
 import threading
 from collections.abc import Iterator
@@ -20,8 +21,9 @@ import pytest
 from hack.cluster import claude, settings
 from hack.scriptedmodel.server import Script, Server
 from tests.unit.runner.lab import Lab
-from workitems.agents import claude_code
+from workitems.agents import claude_code, entry
 from workitems.agents.claude_code import Session
+from workitems.agents.claude_stream import Reader
 from workitems.api.agent import ClaudeCode
 from workitems.protocol import RunReport, RunTask
 
@@ -397,3 +399,67 @@ def test_the_pipelines_own_mcp_servers_are_used_with_secrets_by_name(model: Mode
     assert "pong sesame" in log
     assert "denied: Bash" in log, "a command outside of the tool's scope was run"
     assert model.asked[0]["body"]["output_config"] == {"effort": "high"}
+
+
+def _libraries(*programs: str) -> set[str]:
+    """What the dynamic linker loads for these programs, the linker itself included."""
+    listed = subprocess.run(["ldd", *programs], capture_output=True, text=True, check=True).stdout
+    return {word for line in listed.splitlines() for word in line.split() if word.startswith("/") and ":" not in word}
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="an image of its own is a chroot here, which needs root")
+def test_an_image_with_nothing_but_the_cli_and_a_posix_shell_is_enough(model: Model, tmp_path: Path) -> None:
+    image, exchange, tree = (tmp_path / name for name in ("image", "exchange", "tree"))
+    program = claude.folder(settings.read().cache) / "claude"
+    for name in ("bin", "proc", "dev", "tmp", "home/agent", "workitem/exchange", "workspace"):
+        (image / name).mkdir(parents=True, exist_ok=True)
+    tools = {name: str(shutil.which(name)) for name in ("cat", "sleep")} | {"sh": str(shutil.which("dash"))}
+    for name, source in tools.items():
+        shutil.copy(source, image / "bin" / name)
+    for library in _libraries(str(program), *tools.values()):
+        (image / library[1:]).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(library, image / library[1:])
+    for folder in (exchange, tree):
+        folder.mkdir()
+    for folder in (tree, image / "tmp", image / "home/agent"):
+        os.chown(folder, 1000, 1000)
+    (image / "bin/claude").touch()
+    (exchange / "system.md").write_text(claude_code.SYSTEM_PROMPT)
+    (exchange / "prompt.md").write_text(model.task(write("src/feature.py", "x = 1\n")).prompt)
+    os.mkfifo(exchange / "alive")
+    (exchange / "alive").chmod(0o666)
+    alive = os.open(exchange / "alive", os.O_RDONLY | os.O_NONBLOCK)
+    (exchange / "go").touch()
+    for folder in (tmp_path, *tmp_path.parents):
+        folder.chmod(folder.stat().st_mode | 0o011)
+
+    mounts = (
+        'cd "$1" && mount --bind "$2" bin/claude && mount -t proc proc proc && mount --bind /dev dev '
+        '&& mount --bind "$3" workitem/exchange && mount --bind "$4" workspace && shift 4 '
+        '&& exec chroot --userspec=1000:1000 . /bin/sh -c \'cd /workspace && exec "$@"\' sh "$@"'
+    )
+    command = entry.argv(model.argv(Session(SESSION)), 60)
+    environment = {**model.lab.environment, "PATH": "/bin:/sbin:/usr/sbin:/usr/bin", "HOME": "/home/agent"}
+    done = subprocess.run(
+        ["unshare", "--mount", "sh", "-c", mounts, "sh", image, program, exchange, tree, *command],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    os.close(alive)
+
+    reader = Reader()
+    for line in done.stdout.splitlines():
+        reader.feed(line)
+    assert (done.returncode, reader.end().reason) == (0, "Succeeded"), done.stdout + done.stderr
+    assert (tree / "src/feature.py").read_text() == "x = 1\n"
+
+
+def test_a_run_without_a_key_says_so(model: Model) -> None:
+    del model.lab.environment[claude_code.API_KEY]
+    report = model.run()
+
+    assert report.ending is not None
+    assert report.ending.reason == "ModelKeyRefused"
+    assert model.asked == []
