@@ -102,6 +102,8 @@ class RunTask(Message):
     expected_head: str | None = None
     """The head that status knows; None: the branch does not exist yet, or is adopted."""
     adopt_branch: bool = False
+    merge_base: bool = False
+    """The base branch's head is merged in first, and the agent resolves what conflicts."""
     commit: Author = Author()
     commit_paths: tuple[str, ...] = ()
     documents: str = ""

@@ -305,6 +305,9 @@ class Content(Model):
 class Rerun(Model):
     """Why the current stage's agent must run again, in words that reach its prompt."""
 
+    merge_base: bool = False
+    """The base branch is merged into the tree first: what conflicts is the agent's to resolve."""
+
     reason: Annotated[str, Field(max_length=63)]
     findings: Annotated[tuple[Annotated[str, Field(max_length=4096)], ...], Field(max_length=16)] = ()
     answers: Annotated[tuple[Annotated[str, Field(max_length=16384)], ...], Field(max_length=16)] = ()

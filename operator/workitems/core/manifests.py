@@ -161,6 +161,7 @@ def run_task(facts: Facts, status: WorkItemStatus, run: CurrentRun) -> RunTask:
         commit_paths=tuple(paths.root(p, run.stage) for p in agent.commit_paths or DEFAULT_COMMIT_PATHS),
         prompt=prompt(item, status, run, paths.documents),
         include=status.rerun.files if status.rerun is not None else (),
+        merge_base=status.rerun is not None and status.rerun.merge_base,
         remove=paths.outcome_files(stage),
         system_prompt_file=paths.root(agent.system_prompt_file, run.stage) if agent.system_prompt_file else None,
         task_file=paths.root(agent.task_file, run.stage) if agent.task_file else None,

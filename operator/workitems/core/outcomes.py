@@ -77,7 +77,7 @@ def merge_failed(draft: Draft, stage: Stage, reason: str, message: str) -> bool:
     content = draft.status.content
     if stage.merge is None or content is None:
         raise AssertionError("only a stage that merges comes here")
-    rerun = Rerun(reason=reason[:63], findings=(message[:4096],))
+    rerun = Rerun(reason=reason[:63], findings=(message[:4096],), merge_base=True)
     for outcome in stage.merge.on_conflict:
         if outcome.when_file is None or gates.present(content, _path(draft, stage, outcome.when_file)):
             _apply(draft, stage, outcome, (f"{stage.name}/merge", reason, message, rerun))

@@ -20,7 +20,7 @@ import dataclasses
 import logging
 
 from workitems.protocol import PROMPT_FILE, SYSTEM_PROMPT_FILE, RunTask
-from workitems.runner import facts, problems, remote, tree
+from workitems.runner import facts, merge, problems, remote, tree
 from workitems.runner.cache import Branches, Cache
 from workitems.runner.exchange import Exchange, Termination
 from workitems.runner.places import Patience, Places
@@ -56,10 +56,17 @@ class Start:
     """Where a run begins."""
 
     head: str
-    """The commit in the tree, and the parent of what the run commits."""
+    """The parent of what the run commits."""
     remote: str | None
     """Where the remote has the branch, for the push's lease; None: nowhere yet."""
     base: str
+    merge: merge.Merge | None = None
+    """The base branch, merged into `head`."""
+
+    @property
+    def basis(self) -> str:
+        """The commit that the tree is."""
+        return self.merge.commit if self.merge is not None else self.head
 
 
 class HeadMovedError(problems.RunProblemError):
@@ -108,8 +115,11 @@ def bring_exactly(session: Session) -> None:
 
 def _bring(session: Session, branches: Branches) -> Start:
     start = locate(session, branches)
-    removed = session.worktree.bring(session.task.branch, start.head)
-    log.info("the tree is at %s (base %s); %d leftovers removed", start.head, start.base, removed)
+    if session.task.merge_base and branches.base is not None:
+        merged = merge.begin(session.cache.bare, start.head, branches.base, session.task.base_branch)
+        start = dataclasses.replace(start, merge=merged)
+    removed = session.worktree.bring(session.task.branch, start.basis)
+    log.info("the tree is at %s (base %s); %d leftovers removed", start.basis, start.base, removed)
     return start
 
 
@@ -182,9 +192,12 @@ def _first_run_was_lost(session: Session, head: str, base: str) -> bool:
 
 
 def _owners(session: Session, old: str, new: str) -> list[str]:
-    """The uid in each commit's `WorkItem` trailer; empty text where there is none."""
+    """The uid in each commit's `WorkItem` trailer; empty text where there is none.
+
+    What a merge of ours brought in from the base is not asked whose it is.
+    """
     form = "--format=%(trailers:key=WorkItem,valueonly,separator=%x2C)"
-    output = session.cache.bare.run("log", form, f"{old}..{new}", "--")
+    output = session.cache.bare.run("log", "--first-parent", form, f"{old}..{new}", "--")
     return output.stdout.decode(errors="replace").splitlines()
 
 
@@ -197,6 +210,8 @@ def write_inputs(session: Session, exchange: Exchange, start: Start) -> None:
         if blob is not None:
             # Read from the commit before the files of `remove` go: a verdict to rework is often one of them.
             prompt += _section(path, facts.blob_bytes(bare, blob, INCLUDE_BYTES + 1))
+    if start.merge is not None:
+        prompt += merge.words(start.merge, task.base_branch)
     exchange.put(PROMPT_FILE, prompt)
     system = _system_prompt(session, start.base)
     if system:

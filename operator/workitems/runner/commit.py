@@ -24,7 +24,7 @@ from pathlib import Path
 
 from workitems import plain
 from workitems.protocol import RunTask
-from workitems.runner import problems, tree
+from workitems.runner import merge, problems, tree
 from workitems.runner.facts import inside, within
 from workitems.runner.git import Git
 from workitems.runner.worktree import GITLINK, Worktree
@@ -50,29 +50,36 @@ class _Change:
     submodule: bool = False
 
 
-def commit(worktree: Worktree, task: RunTask, parent: str) -> Committed:
-    """Commit on top of `parent`. Raises GitError, OSError."""
+def commit(worktree: Worktree, task: RunTask, parent: str, merged: merge.Merge | None = None) -> Committed:
+    """Commit on top of `parent`, and of the base that is `merged` in. Raises RunProblemError, GitError, OSError."""
+    basis = merged.commit if merged is not None else parent
     surveyed = tree.survey(worktree.path)
     git = worktree.git
     for stale in worktree.cache.admin.glob("*.lock"):
         stale.unlink()
     if not (worktree.cache.admin / "index").exists():
-        git.run("read-tree", parent)
-    stage(git, worktree.path, task, parent)
+        git.run("read-tree", basis)
+    stage(git, worktree.path, task, basis)
     left_out = {change.path for change in _changes(git)} | {*surveyed.removed, *surveyed.unreadable}
     # Where git shows the nested repository as a whole, its `.git` need not be named beside it.
     left_out |= {path for path in surveyed.nested if path.removesuffix(b".git") not in left_out}
     left_out.discard(inside(task.task_file or ""))
     written = git.run("write-tree").text
     shown = tuple(plain.readable(os.fsdecode(path), 255) for path in sorted(left_out))
-    if written == git.run("rev-parse", "--verify", f"{parent}^{{tree}}").text:
+    parents = ["-p", parent]
+    if merged is not None:
+        problem = merge.unresolved(git, written, merged)
+        if problem is not None:
+            raise problem
+        parents += ["-p", merged.base]
+    elif written == git.run("rev-parse", "--verify", f"{parent}^{{tree}}").text:
         return Committed(parent, shown)
     person = {"NAME": task.commit.name, "EMAIL": task.commit.email}
     signed = git.with_environment(
         **{f"GIT_{role}_{key}": value for role in ("AUTHOR", "COMMITTER") for key, value in person.items()}
     )
     message = f"{task.agent}({task.item}): run {task.run}\n\nWorkItem: {task.uid}\nRun: {task.run}\n"
-    made = signed.run("commit-tree", "-p", parent, written, stdin=message.encode()).text
+    made = signed.run("commit-tree", *parents, written, stdin=message.encode()).text
     return Committed(made, shown)
 
 

@@ -47,7 +47,9 @@ def publish(session: Session, start: Start) -> Published:
     # While this is held nobody empties the repository, which alone has the commit until it is pushed.
     with session.cache.locked("publishing", shared=True):
         try:
-            made = commit.commit(session.worktree, session.task, start.head)
+            made = commit.commit(session.worktree, session.task, start.head, start.merge)
+        except problems.RunProblemError as error:
+            return dataclasses.replace(result, problem=error)
         except problems.GitError as error:
             found = session.cache.fail(error) or problems.RunProblemError("GitFailed", str(error))
             return dataclasses.replace(result, problem=found)

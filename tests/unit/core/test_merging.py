@@ -262,13 +262,34 @@ def test_a_conflict_sends_back_with_the_commits_of_the_base() -> None:
     assert job.task is not None
     assert job.task.stage == "build"
     assert "main, which has commits that it lacks: c0ffeec0ffee Prices in cents (src/cart.py)" in job.task.prompt
+    assert job.task.merge_base, "the base is merged in first, and the agent resolves what conflicts"
     assert [(r.gate, r.attempts) for r in world.status.rework] == [("deploy/merge", 1)]
     world.go(until="deploy")
+    world.forge.conflicts, world.forge.base_ahead = True, BEHIND
     world.end_run()
     world.rest()
     assert world.at == ("build", "Blocked")
     assert world.reason == "ReworkExhausted"
     assert world.forge.merges == []
+
+
+def test_a_conflict_that_the_agent_resolves_is_merged() -> None:
+    world = built(shop(onConflict=[{"sendBackTo": "build"}]), until="deploy")
+    world.forge.conflicts, world.forge.base_ahead = True, BEHIND
+    world.end_run()
+    world.rest()
+    world.end_run(End(exit_code=1))
+    world.rest()
+    world.say("retry")
+    world.rest()
+    task = world.run_job().task
+    assert task is not None
+    assert task.merge_base, "a run that failed has resolved nothing"
+    world.go()
+    assert world.at == ("done", "Done")
+    assert "Prices in cents" in world.branch.files.values()
+    assert world.forge.merges == [(7, world.branch.head)]
+    assert [t.merge_base for t in world.tasks] == [False, False, True, True, False]
 
 
 def test_a_conflict_without_on_conflict_waits_for_a_person_and_a_retry_merges_without_another_run() -> None:

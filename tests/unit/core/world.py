@@ -712,6 +712,10 @@ class World:
             return RunReport(**{**facts, **self.branch.describe(task), **update})
         writes = {p.lstrip("/") if p.startswith("/") else f"{task.documents}/{p}": t for p, t in end.writes.items()}
         files = _changed(_changed(self.branch.files, dict.fromkeys(task.remove)), writes)
+        if task.merge_base:
+            # The runner merges the base in, and the agent resolves what conflicts.
+            files |= {f"src/{commit.id[:8]}.py": commit.subject for commit in self.forge.base_ahead}
+            self.forge.base_ahead, self.forge.conflicts = (), False
         self.branch.commit(files, ours=True)
         pushed = head != self.branch.head
         return RunReport(**{**facts, **self.branch.describe(task), "committed": pushed, "pushed": pushed})
