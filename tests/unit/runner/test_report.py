@@ -8,7 +8,8 @@ from typing import Any
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from workitems.protocol import REPORT_LIMIT, Excerpt, Problem, RunReport, Verdict
+from workitems.core.stages import DOCUMENTS_WATCHED
+from workitems.protocol import REPORT_LIMIT, AgentEnding, Excerpt, Problem, RunReport, Usage, Verdict
 from workitems.runner import problems, report
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]))
@@ -39,6 +40,16 @@ REPORTS = st.builds(
         ),
         max_size=16,
     ).map(tuple),
+    ending=st.none()
+    | st.builds(
+        AgentEnding,
+        reason=st.just("ModelRateLimited"),
+        message=TEXT.map(lambda t: (t * 50)[:512]),
+        model=st.none() | TEXT.map(lambda t: (t * 50)[:100]),
+        session=st.none() | st.just("8d1f3c1e-4b3e-4f3a-9a7e-0123456789ab"),
+        denied=st.lists(TEXT.map(lambda t: t[:64]), max_size=8).map(tuple),
+    ),
+    usage=st.none() | st.just(Usage(10**12, 10**12, 10**12, "999999999.999999", 10**6)),
     problem=st.none() | st.builds(Problem, reason=st.just("GitFailed"), message=TEXT.map(lambda t: (t * 50)[:1024])),
 )
 
@@ -55,6 +66,7 @@ def test_a_report_always_fits_and_is_a_report(full: RunReport) -> None:
         assert full.problem is None
     else:
         assert (full.problem is not None) or read.problem.reason == "TooManyDocuments"
+    assert (read.usage, read.ending is None) == (full.usage, full.ending is None)
 
 
 def empty(**fields: Any) -> RunReport:
@@ -94,6 +106,24 @@ def test_more_documents_than_a_report_can_hold_are_a_problem_not_a_guess() -> No
     assert read.problem.reason == "TooManyDocuments"
     assert "200" in read.problem.message
     assert read.blobs == ()
+
+
+def test_the_longest_words_of_an_agent_leave_room_for_all_documents_that_a_pipeline_may_name() -> None:
+    full = empty(
+        base_commit="b" * 64,
+        head="c" * 64,
+        tree="d" * 64,
+        code="sha256:" + "0" * 64,
+        blobs=("a" * 64,) * DOCUMENTS_WATCHED,
+        usage=Usage(10**12, 10**12, 10**12, "999999999.999999", 10**6),
+        ending=AgentEnding(
+            "ModelRequestRefused", "я" * 500, "m" * 100, "8d1f3c1e-4b3e-4f3a-9a7e-0123456789ab", ("ы" * 64,) * 8
+        ),
+    )
+    read = RunReport.strictly(report.fit(full))
+    assert read.blobs == full.blobs
+    assert read.ending is not None
+    assert (read.ending.reason, read.ending.session) == ("ModelRequestRefused", "8d1f3c1e-4b3e-4f3a-9a7e-0123456789ab")
 
 
 def test_the_message_is_written_into_the_file_that_the_kubelet_has_mounted(tmp_path: Path) -> None:
