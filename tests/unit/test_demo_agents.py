@@ -82,7 +82,7 @@ class ClaudeWorktree(Worktree):
     def agent(self, _role: str, prompt: str, _attempt: int = 1) -> subprocess.CompletedProcess[str]:
         self.runs += 1
         system = self.root.parent / "system.md"
-        system.write_text(claude_code.SYSTEM_PROMPT)
+        system.write_text(claude_code.system_prompt("docs/work-items/et-12", ("docs/", "src/")))
         command = claude_code.argv(ClaudeCode(), Session(claude_code.session_id("et-1", self.runs)), None)
         environment = {
             "PATH": f"{claude.folder(settings.read().cache)}:{os.environ['PATH']}",

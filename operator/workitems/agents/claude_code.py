@@ -48,7 +48,8 @@ questions into a file, do that and end; otherwise decide and say what you decide
 
 You are in a git worktree. Git's own directory is read-only: read history with git log, git show and git diff as you \
 like, but do not try to commit, to switch branches or to push. What you leave in the worktree is committed and pushed \
-for you after you end, as far as it is in the folders that your role may change.
+for you after you end, as far as your role may change it: {commit_paths}. Documents of the work item belong into \
+{documents}.
 """
 # POSIX sh, and constant: the session is continued if its file is there, else a new one begins. Nothing is pasted in.
 CONTINUE = """\
@@ -72,6 +73,12 @@ class Session:
 def session_id(uid: str, run: int) -> str:
     """The id of a run's own session: a session can begin once only, so each run has another one."""
     return str(uuid.uuid5(uuid.NAMESPACE_URL, f"workitems.dev/{uid}/{run}"))
+
+
+def system_prompt(documents: str, commit_paths: Sequence[str]) -> str:
+    """What the CLI's own system prompt does not know: nobody is there, git is read-only, and what will be kept."""
+    changes = "everything" if "." in commit_paths else ", ".join(commit_paths)
+    return SYSTEM_PROMPT.format(documents=documents, commit_paths=changes)
 
 
 def argv(settings: ClaudeCode, session: Session, budget_usd: Decimal | None) -> list[str]:

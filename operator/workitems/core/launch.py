@@ -32,7 +32,6 @@ class Launch:
     output: Output | None = None
     sessions: bool = False
     """Whether the conversations are kept on the worktree volume."""
-    system_prompt: str = ""
     instruction_files: tuple[str, ...] = ()
 
 
@@ -55,7 +54,6 @@ def of(facts: Facts, status: WorkItemStatus, run: CurrentRun, agent: Agent) -> L
         ),
         output="claude",
         sessions=settings.resume is True,
-        system_prompt=claude_code.SYSTEM_PROMPT,
         instruction_files=() if settings.include_claude_md is False else (claude_code.INSTRUCTIONS_FILE,),
     )
 

@@ -11,6 +11,7 @@ import hashlib
 from typing import Any
 
 from workitems import protocol
+from workitems.agents import claude_code
 from workitems.api import (
     API_VERSION,
     Agent,
@@ -154,11 +155,12 @@ def run_task(facts: Facts, status: WorkItemStatus, run: CurrentRun) -> RunTask:
     stage = next(s for s in spec.stages if s.name == run.stage)
     agent = stages.agent_of(spec, run.agent)
     how = launch.of(facts, status, run, agent)
+    commit_paths = tuple(paths.root(p, run.stage) for p in agent.commit_paths or DEFAULT_COMMIT_PATHS)
     verdicts = tuple(paths.document(g.verdict.file, stage.name) for g in stage.gates if g.verdict)
     return RunTask(
         kind=RunKind.AGENT,
         **common,
-        commit_paths=tuple(paths.root(p, run.stage) for p in agent.commit_paths or DEFAULT_COMMIT_PATHS),
+        commit_paths=commit_paths,
         prompt=prompt(item, status, run, paths.documents),
         include=status.rerun.files if status.rerun is not None else (),
         merge_base=status.rerun is not None and status.rerun.merge_base,
@@ -169,7 +171,7 @@ def run_task(facts: Facts, status: WorkItemStatus, run: CurrentRun) -> RunTask:
         excerpts=tuple(dict.fromkeys((*verdicts, *paths.outcome_files(stage)))),
         agent_timeout_seconds=_timeout(agent),
         output=how.output,
-        system_prompt=how.system_prompt,
+        system_prompt=claude_code.system_prompt(paths.documents, commit_paths) if agent.claude_code else "",
         instruction_files=how.instruction_files,
     )
 

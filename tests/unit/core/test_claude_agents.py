@@ -267,3 +267,4 @@ def test_the_repositorys_instructions_join_unless_switched_off() -> None:
         task: RunTask = made.tasks[-1]
         assert (task.output, task.instruction_files) == ("claude", files)
         assert "do not try to commit" in task.system_prompt
+        assert "change it: docs/. Documents of the work item belong into docs/et-12." in task.system_prompt

@@ -60,7 +60,7 @@ class Model:
         fields = {
             "prompt": words,
             "output": "claude",
-            "system_prompt": claude_code.SYSTEM_PROMPT,
+            "system_prompt": claude_code.system_prompt("docs/work-items/et-12", ("docs/", "src/")),
             "instruction_files": ("CLAUDE.md",),
         }
         return self.lab.task(**{**fields, **task})
@@ -424,7 +424,7 @@ def test_an_image_with_nothing_but_the_cli_and_a_posix_shell_is_enough(model: Mo
     for folder in (tree, image / "tmp", image / "home/agent"):
         os.chown(folder, 1000, 1000)
     (image / "bin/claude").touch()
-    (exchange / "system.md").write_text(claude_code.SYSTEM_PROMPT)
+    (exchange / "system.md").write_text(claude_code.system_prompt("docs/work-items/et-12", ("docs/", "src/")))
     (exchange / "prompt.md").write_text(model.task(write("src/feature.py", "x = 1\n")).prompt)
     os.mkfifo(exchange / "alive")
     (exchange / "alive").chmod(0o666)
