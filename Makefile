@@ -51,6 +51,10 @@ soak: .venv/.synced ## What takes longer than CI can: the operator killed forty 
 bench: .venv/.synced ## Seconds a stage beside the floor, on the cluster
 	@.venv/bin/pytest -q -s -p tests.e2e.conftest bench/bench_stages.py
 
+.PHONY: bench-chains
+bench-chains: .venv/.synced ## Twenty items of six no-op stages at once, with real pods on the cluster
+	@.venv/bin/pytest -q -s -p tests.e2e.conftest bench/bench_chains.py
+
 .PHONY: bench-load
 bench-load: .venv/.synced ## What the operator itself costs and holds out, on a control plane of its own
 	@.venv/bin/python -m bench.load $(LOAD)

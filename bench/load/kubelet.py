@@ -12,7 +12,8 @@ import hashlib
 from datetime import UTC, datetime
 
 from bench.load.client import JSON, Client
-from workitems.protocol import ITEM_LABEL, TASK_ANNOTATION, RunReport, RunTask
+from bench.load.objects import STAGES
+from workitems.protocol import ITEM_LABEL, STAGE_LABEL, TASK_ANNOTATION, RunReport, RunTask
 
 CONTAINERS = ("runner", "agent")
 
@@ -54,9 +55,19 @@ class Kubelet:
         if self.failure is not None:
             raise self.failure
 
-    async def end_one(self) -> str:
-        """The pod that has run longest ends; the name of its item."""
-        pod = self.running.popleft()
+    async def running_pod(self, item: str, seconds: float) -> JSON:
+        """Wait for the pod of this item's run. Raises TimeoutError."""
+        async with asyncio.timeout(seconds):
+            while True:
+                for pod in self.running:
+                    if item_of(pod) == item:
+                        return pod
+                self._changed.clear()
+                await self._changed.wait()
+
+    async def end(self, pod: JSON) -> None:
+        """A pod that runs ends."""
+        self.running.remove(pod)
         metadata = pod["metadata"]
         message = report(RunTask.loads(metadata["annotations"][TASK_ANNOTATION])).dumps()
         ended = {"exitCode": 0, "reason": "Completed", "startedAt": _now(), "finishedAt": _now()}
@@ -65,7 +76,6 @@ class Kubelet:
             "agent": {"terminated": ended},
         }
         await self._status(pod, "Succeeded", states)
-        return str(metadata["labels"][ITEM_LABEL])
 
     async def _start(self, pod: JSON) -> None:
         where = _path(pod)
@@ -103,6 +113,16 @@ class Kubelet:
         if not task.cancelled() and task.exception() is not None:
             self.failure = task.exception()
             self._changed.set()
+
+
+def item_of(pod: JSON) -> str:
+    """Whose run it is."""
+    return str(pod["metadata"]["labels"][ITEM_LABEL])
+
+
+def is_last(pod: JSON) -> bool:
+    """Whether it is the run of the last stage."""
+    return bool(pod["metadata"]["labels"][STAGE_LABEL] == f"stage-{STAGES}")
 
 
 def report(task: RunTask) -> RunReport:

@@ -40,6 +40,21 @@ class Usage:
         return self.cpu / self.wall
 
 
+def usage_of(pid: int, began: float) -> Usage:
+    """Of a process, until now; `began` is the moment on the monotonic clock from which `wall` counts."""
+    folder = Path(f"/proc/{pid}")
+    # The fields after the command's name, which may contain anything.
+    fields = (folder / "stat").read_text().rpartition(")")[2].split()
+    status = dict(line.split(":", 1) for line in (folder / "status").read_text().splitlines())
+    return Usage(
+        wall=time.monotonic() - began,
+        cpu=(int(fields[11]) + int(fields[12])) / TICKS,
+        waited=sum(int(path.read_text().split()[1]) for path in folder.glob("task/*/schedstat")) / 1e9,
+        rss=int(status["VmRSS"].split()[0]) / 1024,
+        peak=int(status["VmHWM"].split()[0]) / 1024,
+    )
+
+
 @dataclass
 class Operator:
     """One operator; a context manager that ends it with SIGTERM."""
@@ -85,17 +100,7 @@ class Operator:
         assert self._process is not None
         if self._process.poll() is not None:
             raise RuntimeError(f"the operator died; the end of its log:\n{self.tail()}")
-        folder = Path(f"/proc/{self._process.pid}")
-        # The fields after the command's name, which may contain anything.
-        fields = (folder / "stat").read_text().rpartition(")")[2].split()
-        status = dict(line.split(":", 1) for line in (folder / "status").read_text().splitlines())
-        return Usage(
-            wall=time.monotonic() - self._began,
-            cpu=(int(fields[11]) + int(fields[12])) / TICKS,
-            waited=sum(int(path.read_text().split()[1]) for path in folder.glob("task/*/schedstat")) / 1e9,
-            rss=int(status["VmRSS"].split()[0]) / 1024,
-            peak=int(status["VmHWM"].split()[0]) / 1024,
-        )
+        return usage_of(self._process.pid, self._began)
 
     def tail(self) -> str:
         """The end of its log."""

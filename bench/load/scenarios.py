@@ -18,7 +18,7 @@ from pathlib import Path
 from bench.load import audit, objects
 from bench.load.client import JSON, Client
 from bench.load.controlplane import ControlPlane
-from bench.load.kubelet import Kubelet
+from bench.load.kubelet import Kubelet, is_last, item_of
 from bench.load.process import Operator, Usage
 from hack.cluster.shell import say
 
@@ -100,6 +100,8 @@ class Bench:
     options: Options
     items: int = 0
     finished: int = 0
+    example: JSON | None = None
+    """The status of an item that is done."""
 
     @contextlib.contextmanager
     def operator(self, profile: Path | None = None) -> Iterator[Operator]:
@@ -151,10 +153,7 @@ async def _step(bench: Bench, operator: Operator, rate: int | None) -> Step:
         while (now := time.monotonic()) < began + bench.options.step_seconds:
             due = ends + len(bench.kubelet.running) if rate is None else int((now - began) * rate) + 1
             while ends < due and bench.kubelet.running:
-                last = (
-                    bench.kubelet.running[0]["metadata"]["labels"]["workitems.dev/stage"] == f"stage-{objects.STAGES}"
-                )
-                tasks.create_task(_end(bench, last=last))
+                tasks.create_task(_end(bench, bench.kubelet.running[0]))
                 ends += 1
                 # The pod leaves the queue before the next one is looked at.
                 await asyncio.sleep(0)
@@ -168,9 +167,9 @@ async def _step(bench: Bench, operator: Operator, rate: int | None) -> Step:
     return step
 
 
-async def _end(bench: Bench, *, last: bool) -> None:
-    await bench.kubelet.end_one()
-    if last:
+async def _end(bench: Bench, pod: JSON) -> None:
+    await bench.kubelet.end(pod)
+    if is_last(pod):
         bench.finished += 1
         await bench.new_items(1)
 
@@ -194,16 +193,27 @@ async def waiting_fleet(bench: Bench, size: int) -> Fleet:
 
 
 async def _finished(bench: Bench) -> JSON:
-    """The status of an item that went its whole way."""
-    path = f"/apis/workitems.dev/v1alpha1/namespaces/{NAMESPACE}/workitems?fieldSelector=status.phase%3DDone&limit=1"
-    return dict((await bench.client.get(path))["items"][0]["status"])
+    """The status of an item that went its whole way; one goes it now if none has."""
+    if bench.example is None:
+        item = item_of(bench.kubelet.running[0])
+        with bench.operator() as operator:
+            while True:
+                pod = await bench.kubelet.running_pod(item, PATIENCE_SECONDS)
+                await _end(bench, pod)
+                if is_last(pod):
+                    break
+            await _calm(operator)
+        bench.example = await objects.status(bench.client, NAMESPACE, item)
+        if bench.example["phase"] != "Done":
+            raise RuntimeError(f"item {item} went through all stages and is not done: {bench.example}")
+    return dict(bench.example)
 
 
 async def _cold(bench: Bench, others: str) -> Fleet:
     """While the operator was away one pod has ended: how long until its item's next Job is the question."""
-    while bench.kubelet.running[0]["metadata"]["labels"]["workitems.dev/stage"] == f"stage-{objects.STAGES}":
-        bench.kubelet.running.rotate(-1)
-    item = await bench.kubelet.end_one()
+    pod = next(pod for pod in bench.kubelet.running if not is_last(pod))
+    item = item_of(pod)
+    await bench.kubelet.end(pod)
     jobs = await bench.client.get(f"/apis/batch/v1/namespaces/{NAMESPACE}/jobs?limit=1")
     count = 1 + jobs["metadata"].get("remainingItemCount", 0)
     since, began = audit.position(bench.plane.audit_log), time.time()

@@ -239,6 +239,8 @@ class Operator:
                 continue
             if facts is not None:
                 self._reconciler.adopt(key, facts)
+                # Where something is under way something may be due: before the thousands that only wait.
+                self._queue.add(key)
 
     def _unfinished(self) -> AsyncIterator[tuple[str, cluster.JSONObject]]:
         return self._items(cluster.UNFINISHED)

@@ -49,8 +49,8 @@ async def test_an_end_in_a_part_of_history_that_is_forgotten_is_found_at_once(la
     lab.start(sweep_seconds=86400)
     lab.item("et-1")
     await lab.until(lambda: bool(lab.kubelet.held), "a run")
-    # As far as possible from the look that comes by itself.
-    await lab.rest(settle.LOOK_AGAIN.total_seconds() + 1)
+    # Just after the look that comes by itself: the next one is minutes away.
+    await lab.rest(settle.LOOK_AGAIN_AT_START.total_seconds() + 5)
     lab.server.deaf = True
     lab.kubelet.release()
     await lab.rest(3)

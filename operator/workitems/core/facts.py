@@ -91,6 +91,12 @@ class PodView:
             return True
         return bool(self.containers) and all(c.terminated for c in self.containers.values())
 
+    @property
+    def healthy(self) -> bool:
+        """Whether all its containers are at work and nobody wants it to end."""
+        working = bool(self.containers) and all(c.running for c in self.containers.values())
+        return working and self.deleted is None and not self.disrupted
+
 
 @dataclass(frozen=True)
 class JobView:

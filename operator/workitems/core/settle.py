@@ -26,7 +26,9 @@ from workitems.core.draft import DELETE_JOB, Draft
 from workitems.protocol import AGENT_CONTAINER, RUNNER_CONTAINER
 
 LOOK_AGAIN = timedelta(seconds=60)
-"""How often a run is looked at should every event about its pod be lost."""
+"""How often a run is looked at whose pod is on its way to an end."""
+LOOK_AGAIN_IN_HEALTH = timedelta(minutes=5)
+"""And one whose containers are at work, should every event about its pod, and the sweep, be lost."""
 LOOK_AGAIN_AT_START = timedelta(seconds=20)
 USUAL_START = timedelta(seconds=40)
 """After it a Job without a pod (quota, Kueue) and a pod that does not start (a missing volume) are worth a sentence."""
@@ -112,7 +114,8 @@ def _under_way(draft: Draft, run: CurrentRun, state: runs.Waiting | runs.Running
         draft.wait(
             Phase.IN_PROGRESS, "RunInProgress", f"{where} is under way: {kubectl} logs job/{run.job} -c {container} -f"
         )
-        draft.again_in(LOOK_AGAIN_AT_START if starts else LOOK_AGAIN)
+        healthy = job is not None and job.pod is not None and job.pod.healthy
+        draft.again_in(LOOK_AGAIN_AT_START if starts else LOOK_AGAIN_IN_HEALTH if healthy else LOOK_AGAIN)
     else:
         events = "pods -l batch.kubernetes.io/job-name=" if state.reason != "PodMissing" else "job "
         see = f". See: {kubectl} describe {events}{run.job}" if state.reason in STARTING else ""

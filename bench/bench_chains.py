@@ -1,0 +1,53 @@
+"""Twenty items of six no-op stages at once, with real pods: the operator's CPU time a transition, and the wall time.
+
+The scenario in which other controllers have been measured (bench/README.md). CPU time is the operator process's own;
+wall time is mostly the node's, which starts 240 containers.
+
+    make bench-chains
+"""
+
+from __future__ import annotations
+
+import time
+from datetime import datetime
+
+from bench.bench_stages import STAGES, six_stages
+from bench.load.process import usage_of
+from tests.e2e.lab import JSON, Lab
+from workitems.api import API_VERSION
+
+ITEMS = 20
+PATIENCE_SECONDS = 280.0
+
+
+def test_twenty_items_at_once(lab: Lab) -> None:
+    """Print both."""
+    lab.repository()
+    lab.pipeline(change=_all_at_once)
+    items = [f"chain-{number:02d}" for number in range(ITEMS)]
+    began = time.monotonic()
+    before = usage_of(lab.operator.pid, began)
+    lab.apply(*(_item(name) for name in items))
+    statuses = [lab.wait_phase(name, "Done", PATIENCE_SECONDS) for name in items]
+    used = usage_of(lab.operator.pid, began).since(before)
+    assert all(len(status["runs"]) == STAGES for status in statuses)
+    first = min(datetime.fromisoformat(status["startedAt"]) for status in statuses)
+    last = max(datetime.fromisoformat(status["finishedAt"]) for status in statuses)
+    transitions = ITEMS * STAGES
+    print(f"\n{ITEMS} items of {STAGES} stages: {(last - first).total_seconds():.0f} s")
+    print(f"operator: {used.cpu * 1000 / transitions:.1f} ms CPU a transition, {used.rss:.0f} MB")
+    print(f"it was ready to run and had to wait for a core {used.waited / used.wall:.0%} of the time")
+
+
+def _item(name: str) -> JSON:
+    return {
+        "apiVersion": API_VERSION,
+        "kind": "WorkItem",
+        "metadata": {"name": name},
+        "spec": {"repository": "shop", "title": f"Item {name}"},
+    }
+
+
+def _all_at_once(spec: JSON) -> None:
+    six_stages(spec)
+    spec["limits"] = {**(spec.get("limits") or {}), "maxConcurrentRuns": ITEMS}
