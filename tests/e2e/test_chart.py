@@ -9,7 +9,9 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import os
 import pathlib
+import re
 import shutil
 import subprocess
 import uuid
@@ -28,6 +30,7 @@ from tests.e2e.session import ROOT
 pytestmark = [pytest.mark.e2e, pytest.mark.alone]
 
 CHART = ROOT / "charts" / "workitem-operator"
+DEPLOY = ROOT / "deploy"
 CRD = "workitems.workitems.dev"
 
 
@@ -171,9 +174,36 @@ def test_who_decides_is_who_sends_it_and_approving_takes_the_right_to(release: R
     assert "created" in answer("anna", item)
 
 
+def test_without_helm_kustomize_installs_the_same_with_the_images_of_the_readme(
+    release: Release, tmp_path: pathlib.Path
+) -> None:
+    lab = release.lab
+    lab.kubectl("apply", "--dry-run=server", "--server-side", "--force-conflicts", "-k", str(DEPLOY))
+    (overlay,) = [
+        block for block in re.findall(r"```yaml\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+        if block.startswith("apiVersion: kustomize.config.k8s.io")
+    ]  # fmt: skip
+    assert "[../deploy]" in overlay
+    base = os.path.relpath(DEPLOY, tmp_path)
+    (tmp_path / "kustomization.yaml").write_text(overlay.replace("[../deploy]", f"[{base}]"))
+    objects = [body for body in yaml.safe_load_all(lab.kubectl("kustomize", str(tmp_path))) if body]
+    (deployment,) = [body for body in objects if body["kind"] == "Deployment"]
+    (container,) = deployment["spec"]["template"]["spec"]["containers"]
+    environment = {entry["name"]: entry.get("value") for entry in container["env"]}
+    assert container["image"] == environment["WORKITEMS_RUNNER_IMAGE"] == "REGISTRY/workitem-operator:0.1.0"
+    assert environment["WORKITEMS_AGENT_IMAGE"] == "REGISTRY/workitem-agent:0.1.0"
+    assert environment["WORKITEMS_WATCH_NAMESPACES"] == ""
+
+
 def test_an_upgrade_loses_nothing_and_an_uninstall_leaves_what_people_wrote(release: Release) -> None:
     lab = release.lab
-    git = lab.repository()
+    # A channel with templates of its own, and nobody there: the operator reads them, and the item does not mind.
+    words = {"message.Done": "{item} is done"}
+    lab.apply({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "words"}, "data": words})
+    token = {"secretName": lab.git_server.secret_name, "key": "username"}
+    address = f"http://{lab.git_server.name}.{lab.git_server.namespace}.svc"
+    telegram = {"telegram": {"chatId": "1", "token": token, "url": address}}
+    git = lab.repository(notify=[telegram], messages={"templates": {"configMapName": "words"}})
     # Edited by a person, in the operator's namespace: the item's own has none.
     brought = json.loads(release.kubectl("get", "pipeline", "default", "-o", "json"))
     assert brought["spec"]["stages"][0]["name"] == "analysis"
