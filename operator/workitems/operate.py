@@ -28,6 +28,7 @@ from workitems import (
     handlers,
     health,
     integrations,
+    kinds,
     lease,
     login,
     metrics,
@@ -167,6 +168,7 @@ class Operator:
 
     async def _run(self, watching: cluster.Cluster, stop: asyncio.Event) -> None:
         async with self._health.served(self._settings.health_port), self._leading(stop):
+            await kinds.served(self._api, next(iter(self._settings.watch_namespaces), None), asyncio.sleep)
             if (file := self._settings.default_pipeline) is not None:
                 await default_pipeline.install(self._api, self._settings.namespace, Path(file))
             await self._rebuild_ledger()
