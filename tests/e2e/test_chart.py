@@ -21,6 +21,7 @@ from typing import Any
 import pytest
 import yaml
 
+from hack.chart import plain
 from hack.cluster import helm as programs
 from hack.cluster import images, settings
 from hack.demo.install import values
@@ -178,7 +179,7 @@ def test_without_helm_kustomize_installs_the_same_with_the_images_of_the_readme(
     release: Release, tmp_path: pathlib.Path
 ) -> None:
     lab = release.lab
-    lab.kubectl("apply", "--dry-run=server", "--server-side", "--force-conflicts", "-k", str(DEPLOY))
+    lab.kubectl("-n", plain.NAME, "apply", "--dry-run=server", "--server-side", "--force-conflicts", "-k", str(DEPLOY))
     (overlay,) = [
         block for block in re.findall(r"```yaml\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
         if block.startswith("apiVersion: kustomize.config.k8s.io")
