@@ -20,6 +20,7 @@ _COMMANDS = {
     "test-tools": "install the Debian packages that the unit tests need, where they are missing",
     "gitea": "build Gitea, the forge of the tests and the demo, once for this machine; prints its folder",
     "helm": "find helm, or build it for the chart's tests and the demo, once for this machine; prints where it is",
+    "gitea-image": "the image of Gitea for this cluster, built and loaded where it cannot be fetched; prints its name",
     "images": "build the operator's and the agent's image and load them; prints their names",
     "claude-image": "the same for the image with the Claude Code CLI; prints its name",
     "claude-cli": "fetch the Claude Code CLI for the tests, where it is missing; prints where it is",
@@ -61,6 +62,8 @@ def _run(command: str, cluster: Cluster) -> int:
             print(gitea.ensure())
         case "helm":
             print(helm.helm(settings.read().cache))
+        case "gitea-image":
+            print(images.gitea(cluster))
         case "images":
             built = images.build_and_load(cluster)
             print(f"OPERATOR_IMAGE={built.operator}\nAGENT_IMAGE={built.agent}")

@@ -6,6 +6,7 @@ answers. A named context cannot be loaded from here, so its images must be named
 
 from __future__ import annotations
 
+import hashlib
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -122,6 +123,32 @@ def claude(cluster: Cluster) -> str:
         if name not in (cluster.images() or ()):
             _ensure(cluster, builder, ("claude", name), {cli.CONTEXT: cli.folder(cache)})
         _prune(cluster, builder, [name], chosen.cache / "claude-images.history", keep=2)
+    return name
+
+
+def gitea(cluster: Cluster) -> str:
+    """The image of the tests' and the demo's forge: the official one, or for the local cluster one made here.
+
+    Raises ClusterError with what is missing or went wrong.
+    """
+    chosen = settings.read()
+    if cluster.kind != "local":
+        return chosen.gitea_image
+    if not elevation.is_root():
+        return elevation.again("gitea-image").strip()
+    cache = chosen.for_root().cache
+    builder, context = Buildah(cache), settings.REPOSITORY / "hack/gitea"
+    program = binaries.build(binaries.GITEA, cache)
+    recipe = (context / "Dockerfile").read_text()
+    digest = hashlib.sha256(f"{recipe}\0{program.name}\0{builder.base()}".encode()).hexdigest()[:12]
+    name = f"localhost/workitem-gitea:{digest}"
+    with shell.locked(chosen.cache / "images.lock", "another process is building images; waiting for it"):
+        if name not in (cluster.images() or ()):
+            if not builder.has(name):
+                shell.say(f"building {name}")
+                builder.build(context, "gitea", name, {"program": program})
+            load(cluster, name)
+        _prune(cluster, builder, [name], chosen.cache / "gitea-images.history", keep=2)
     return name
 
 

@@ -14,6 +14,7 @@ CACHE_FOR_ROOT = Path("/var/cache/workitem-operator")
 STATE_FOR_ROOT = Path("/var/lib/workitem-operator")
 # Sockets: their paths must stay short (108 bytes), so they have a place of their own.
 RUN = Path("/run/workitem-operator")
+OFFICIAL_GITEA = "docker.io/gitea/gitea:1.26.0-rootless"
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 
@@ -27,6 +28,7 @@ class Settings:
     operator_image: str | None = None
     agent_image: str | None = None
     claude_image: str | None = None
+    gitea_image: str = OFFICIAL_GITEA
 
     def for_root(self) -> Settings:
         """The same with root's folders unless a person named others: the local cluster always belongs to root."""
@@ -51,6 +53,7 @@ def read() -> Settings:
         operator_image=os.environ.get("WORKITEMS_OPERATOR_IMAGE") or None,
         agent_image=os.environ.get("WORKITEMS_AGENT_IMAGE") or None,
         claude_image=os.environ.get("WORKITEMS_CLAUDE_IMAGE") or None,
+        gitea_image=os.environ.get("WORKITEMS_GITEA_IMAGE") or OFFICIAL_GITEA,
     )
 
 

@@ -1,7 +1,7 @@
 """What people and CI systems do on a Gitea, for tests and the demo: users, tokens, repositories, commits, statuses.
 
 Not the operator's client, on purpose: a test that sets up and checks with the code under test proves little. Every call
-is one request, a refusal is an error, nothing is retried.
+is one request (a merge may take several), and a refusal is an error.
 """
 
 from __future__ import annotations
@@ -10,7 +10,8 @@ import base64
 import os
 import subprocess
 import tempfile
-from dataclasses import dataclass
+import time
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ BOT_SCOPES = ("write:repository", "write:issue")
 """All that the operator needs: pull requests, merges and webhooks; comments."""
 TIMEOUT_SECONDS = 60.0
 PAGE = 50
+MERGE_TRIES = 40
 
 
 @dataclass(frozen=True)
@@ -30,8 +32,8 @@ class Client:
 
     url: str
     user: str
-    token: str = ""
-    password: str = ""
+    token: str = field(default="", repr=False)
+    password: str = field(default="", repr=False)
 
     def ask(self, method: str, path: str, body: Any = None, **query: str | int) -> Any:
         """Send one request under /api/v1; return its answer's JSON, None where it has none.
@@ -232,8 +234,14 @@ class Repository:
         return dict(self.ask("POST", "/pulls", {"head": head, "base": base, "title": title}))
 
     def merge(self, number: int, method: str = "merge") -> None:
-        """Merge a pull request, as a person does in the web page."""
-        self.ask("POST", f"/pulls/{number}/merge", {"Do": method})
+        """Merge a pull request, as a person does, who is asked to try again while Gitea still looks for conflicts."""
+        for _ in range(MERGE_TRIES):
+            answer = self.send("POST", f"/pulls/{number}/merge", {"Do": method})
+            if answer.status_code != 405 or "try again later" not in answer.text:
+                break
+            time.sleep(0.5)
+        if answer.is_error:
+            raise GiteaError(f"merging pull request {number} as {self.client.user}: {answer.text[:400]}")
 
     def comments(self, number: int) -> list[dict[str, Any]]:
         """All comments of an issue or pull request, oldest first."""

@@ -6,6 +6,8 @@ depends on (pull requests, statuses, protection, webhooks, queues that survive a
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import secrets
 from dataclasses import dataclass, field
 
@@ -22,6 +24,11 @@ class Configuration:
     hooks: tuple[str, ...] = ("loopback",)
     secret_key: str = field(default_factory=lambda: secrets.token_hex(32))
     internal_token: str = field(default_factory=lambda: secrets.token_hex(32))
+
+
+def _jwt_secret(key: str) -> str:
+    """Gitea's third key, which it would else make up and write into the file."""
+    return base64.urlsafe_b64encode(hashlib.sha256(f"jwt {key}".encode()).digest()).decode().rstrip("=")
 
 
 def ini(wanted: Configuration) -> str:
@@ -79,6 +86,7 @@ PROVIDER = memory
 
 [oauth2]
 ENABLED = false
+JWT_SECRET = {_jwt_secret(wanted.secret_key)}
 
 [actions]
 ENABLED = false
@@ -94,10 +102,6 @@ ENABLED = false
 
 [migrations]
 ALLOW_LOCALNETWORKS = false
-
-[picture]
-DISABLE_GRAVATAR = true
-ENABLE_FEDERATED_AVATAR = false
 
 [cron.update_checker]
 ENABLED = false

@@ -77,15 +77,15 @@ class Installation:
             )
 
 
-def bot(admin: Client, name: str, repository: Repository) -> Client:
-    """A user who may write to a repository, with a new token of no more than the operator needs."""
+def bot(admin: Client, name: str, repository: Repository, permission: str = "write") -> Client:
+    """A user with a permission on a repository, and a new token of no more than the operator needs."""
     if admin.send("GET", f"/users/{name}").status_code == 404:
         made = admin.create_user(name)
     else:
         password = secrets.token_hex(12)
         admin.ask("PATCH", f"/admin/users/{name}", {"password": password, "login_name": name, "source_id": 0})
         made = Client(admin.url, name, password=password)
-    repository.by(admin).invite(name)
+    repository.by(admin).invite(name, permission)
     return made.with_token(*BOT_SCOPES)
 
 

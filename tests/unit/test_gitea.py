@@ -45,6 +45,13 @@ def test_a_token_of_minimal_scopes_pushes_opens_comments_and_merges_and_cannot_m
         bot.ask("POST", "/admin/users", {"username": "x", "email": "x@gitea.example", "password": "y"})
 
 
+def test_it_never_writes_to_its_configuration_which_is_read_only_in_a_pod(gitea: local.Server) -> None:
+    text = (gitea.folder / "app.ini").read_text()
+    gitea.restart()
+    assert (gitea.folder / "app.ini").read_text() == text
+    assert "JWT_SECRET" in text
+
+
 def test_stopped_or_killed_in_the_middle_it_comes_back_with_everything(
     gitea: local.Server, owner: Client, tmp_path: pathlib.Path
 ) -> None:
