@@ -20,7 +20,7 @@ from workitems.integrations.pace import Pace, Paced
 from workitems.integrations.plane import PlaneProject
 from workitems.messages import Own
 
-KEPT_FOR_EFFECTS = 30
+KEPT_FOR_EFFECTS = 20
 """Of Plane's 60 requests a minute: polling leaves these to what is to be told."""
 GROUP_PACE = (20, 60.0)
 CHAT_PACE = (1, 1.0)
@@ -49,9 +49,9 @@ class Channels:
         """Its tracker's project. Raises errors.Transient, errors.Permanent."""
         return (await self._tracker(repository))[0]
 
-    async def idle(self, repository: Repository) -> bool:
-        """Whether the tracker's key has room for requests that are in no hurry. Raises as `tracker` does."""
-        return (await self._tracker(repository))[1].idle()
+    async def quiet(self, repository: Repository) -> None:
+        """Return when the tracker's key has room for requests that are in no hurry. Raises as `tracker` does."""
+        await (await self._tracker(repository))[1].quiet()
 
     async def notifier(self, repository: Repository, index: int) -> Notifier:
         """One of its notifiers. Raises errors.Transient, errors.Permanent."""

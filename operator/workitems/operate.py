@@ -44,6 +44,7 @@ from workitems.core import conditions, transitions
 from workitems.core import events as item_events
 from workitems.core.facts import Defaults
 from workitems.forge_effects import ForgeEffects
+from workitems.inbox import Inbox
 from workitems.outbox import Outbox
 from workitems.readings import Readings
 from workitems.settings import Settings
@@ -112,6 +113,8 @@ class Operator:
         self._channels = Channels(api, clients)
         carriers = {**ForgeEffects(clients.forge).carriers(), **Telling(self._channels).carriers()}
         self._outbox = Outbox(self._observer.item, carriers, wake, clock)
+        every = settings.tracker_poll_seconds
+        self._inbox = Inbox(api, self._channels, settings.watch_namespaces, every, wake)
         self._readings = Readings(clients.forge, wake, self.clock)
         outside = reconcile.Outside(self._outbox, self._readings, self)
         self._reconciler = reconcile.Reconciler(self._observer, act.Actor(api), ledger, outside, wake)
@@ -187,6 +190,7 @@ class Operator:
                         self._sweep(),
                         self._events.run(),
                         self._metrics.watch_loop(),
+                        self._inbox.run(),
                         *(part.run(self._queue.add, self._sweep_now.set) for part in parts),
                     )
                 ]

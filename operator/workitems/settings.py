@@ -115,6 +115,10 @@ class Settings(BaseSettings):
     sweep_seconds: Seconds = Field(
         default=180, description="WORKITEMS_SWEEP_SECONDS: how often every item is looked at, even without an event."
     )
+    tracker_poll_seconds: Seconds = Field(
+        default=45,
+        description="WORKITEMS_TRACKER_POLL_SECONDS: how often trackers are looked at, for what webhooks did not tell.",
+    )
     workers: int = Field(
         default=8, ge=1, le=64, description="WORKITEMS_WORKERS: how many items are reconciled at the same time."
     )

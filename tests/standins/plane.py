@@ -61,8 +61,13 @@ class Plane:
     changed: Callable[[], None] | None = None
     """Called when the operator has changed something, before it is answered."""
     asked: list[Request] = field(default_factory=list)
+    listeners: list[Callable[[], None]] = field(default_factory=list)
+    """Called after every answer."""
     deliveries: list[tuple[dict[str, str], bytes]] = field(default_factory=list)
     url: str = ""
+    lead: str = ""
+    developer: str = ""
+    """People that a test cares for."""
 
     def __post_init__(self) -> None:
         self.project = self._id("project")
@@ -184,6 +189,8 @@ class Plane:
         kept.code = response.status
         if self.changed is not None and json.dumps([self.issues, self.comments]) != before:
             self.changed()
+        for listener in self.listeners:
+            listener()
         if self.hidden and kept.method == "POST" and kept.path.endswith("/comments/") and kept.code == 201:
             self.hidden -= 1
             assert request.transport is not None

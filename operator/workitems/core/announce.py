@@ -96,6 +96,8 @@ def state_key(status: WorkItemStatus, states: PlaneStates) -> str | None:
             key = "needs_input"
         case Phase.IN_REVIEW:
             key = "in_review"
+        case Phase.IN_PROGRESS | Phase.QUEUED if status.run is not None and status.run.kind == "Look":
+            return None
         case Phase.IN_PROGRESS | Phase.QUEUED:
             key = f"{STAGE_STATE}{status.stage}" if status.stage in states.stages else "in_progress"
         case Phase.PENDING | Phase.SUSPENDED:
@@ -258,8 +260,10 @@ def _approval(facts: Facts, after: WorkItemStatus) -> Happening | None:
         return None
     stage, status = found
     old = gates.find(facts.item.status.gates, status.stage, status.name)
-    asked = facts.item.status.phase is Phase.IN_REVIEW and old is not None and old.result is GateResult.PENDING
-    if asked and old is not None and old.covers == status.covers:
+    before = facts.item.status
+    # A look at the branch between two requests for the same is no news.
+    waited = before.phase is Phase.IN_REVIEW or (before.run is not None and before.run.kind == "Look")
+    if waited and old is not None and old.result is GateResult.PENDING and old.covers == status.covers:
         return None
     commit = after.head or status.commit or ""
     _, command = _split(_ready(after))

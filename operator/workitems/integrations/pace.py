@@ -20,6 +20,9 @@ from workitems.integrations import http
 PATIENCE_SECONDS = 75.0
 """The longest wait for a turn: longer than a window, shorter than the outbox's patience with one effect."""
 
+BUSY_SECONDS = 2.0
+"""How soon a key that has no room for who is in no hurry is asked again."""
+
 
 class Pace:
     """At most so many requests in any so many seconds; `kept` of them are not for callers that are in no hurry."""
@@ -65,6 +68,11 @@ class Pace:
         now = self._monotonic()
         recent = sum(moment > now - self._seconds for moment in self._sent)
         return not self._waiting and self._closed_until <= now and recent < self._most - self._kept
+
+    async def quiet(self) -> None:
+        """Return when it is idle; whoever is in a hurry is not kept waiting by it."""
+        while not self.idle():
+            await self._sleep(BUSY_SECONDS)
 
     def pause(self, seconds: float) -> None:
         """The other side asks for silence."""

@@ -136,7 +136,8 @@ class PlaneProject:
             for row in rows
             if row.get("field") in ("state", "state_id") and (new := row.get("new_identifier"))
         ]
-        return tuple(sorted(moves, key=lambda move: (move.at, move.id)))
+        # Of the same moment, in the server's order.
+        return tuple(sorted(moves, key=lambda move: move.at))
 
     # --- how
 
