@@ -52,6 +52,7 @@ class OperatorProcess:
             "WORKITEMS_HEALTH_PORT": str(self.port),
             "WORKITEMS_INFRA_BACKOFF_SECONDS": "1",
             "WORKITEMS_SWEEP_SECONDS": "30",
+            "WORKITEMS_TRACKER_POLL_SECONDS": "5",
             **self.settings,
         }
         with self.log.open("ab") as log:
