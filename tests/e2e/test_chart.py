@@ -33,6 +33,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.alone]
 CHART = ROOT / "charts" / "workitem-operator"
 DEPLOY = ROOT / "deploy"
 CRD = "workitems.workitems.dev"
+OPERATORS = "app.kubernetes.io/name=workitem-operator"
 
 
 @dataclasses.dataclass
@@ -75,8 +76,7 @@ class Release:
 
     def pods(self) -> set[str]:
         """Names of the operator's pods."""
-        selector = "app.kubernetes.io/name=workitem-operator"
-        return set(self.kubectl("get", "pods", "-l", selector, "-o", "name").split())
+        return set(self.kubectl("get", "pods", "-l", OPERATORS, "-o", "name").split())
 
 
 def previous_release(folder: pathlib.Path) -> pathlib.Path:
@@ -98,7 +98,7 @@ def columns(lab: Lab) -> list[str]:
 @contextlib.contextmanager
 def alone(lab: Lab) -> Iterator[None]:
     """Without the policies of another installation that serves all namespaces, this release's own among them."""
-    which = ("validatingadmissionpolicybindings", "-l", "app.kubernetes.io/name=workitem-operator")
+    which = ("validatingadmissionpolicybindings", "-l", OPERATORS)
     others = cleaned(lab.kubectl("get", *which, "-o", "json"))
     lab.kubectl("delete", *which)
     try:
@@ -239,7 +239,7 @@ def test_an_upgrade_loses_nothing_and_an_uninstall_leaves_what_people_wrote(rele
     lab.kubectl("diff", "--server-side", "-f", "-", stdin=json.dumps(written))
     release.run("test", release.name)
     release.run("uninstall", release.name, "--wait")
-    assert release.pods() == set()
+    release.kubectl("wait", "--for=delete", "pod", "-l", OPERATORS, "--timeout=90s")
     assert lab.status(item)["phase"] == "Done"
     kept: Any = json.loads(lab.kubectl("get", "crd", "-o", "json"))["items"]
     assert {crd["spec"]["names"]["kind"] for crd in kept if crd["spec"]["group"] == "workitems.dev"} == {
