@@ -15,9 +15,18 @@ import kopf
 from workitems import cluster, storages
 from workitems.api import GROUP, VERSION
 
-Add = Callable[[str], None]
 Heard = Callable[[str], None]
 """Takes the namespace of a WorkItem of which an event came."""
+
+
+class Work(Protocol):
+    """Where keys are put."""
+
+    def add(self, key: str) -> None:
+        """There is news."""
+
+    def add_behind(self, key: str) -> None:
+        """There is none, as far as anybody knows."""
 
 
 class Items(Protocol):
@@ -31,13 +40,19 @@ class Items(Protocol):
         """Whether this resourceVersion of an item is our own write, after which it was looked at or will be."""
 
 
-def register(registry: kopf.OperatorRegistry, add: Add, items: Items, heard: Heard) -> None:
-    """Register the handlers: `add` takes a key."""
+def register(registry: kopf.OperatorRegistry, work: Work, items: Items, heard: Heard) -> None:
+    """Register the handlers."""
+    add = work.add
 
-    async def item_changed(namespace: str | None, name: str | None, meta: kopf.Meta, **_: Any) -> None:
+    async def item_changed(
+        namespace: str | None, name: str | None, meta: kopf.Meta, event: kopf.RawEvent, **_: Any
+    ) -> None:
         heard(namespace or "")
         key = f"{namespace}/{name}"
-        if not items.is_echo(key, meta["resourceVersion"]):
+        if event["type"] is None:
+            # Listed when the watch began: whatever it is, it was so before.
+            work.add_behind(key)
+        elif not items.is_echo(key, meta["resourceVersion"]):
             add(key)
 
     async def decision_changed(namespace: str | None, spec: kopf.Spec, status: kopf.Status, **_: Any) -> None:

@@ -287,7 +287,7 @@ class Operator:
     async def _sweep_once(self) -> None:
         phases: collections.Counter[str] = collections.Counter()
         async for key, body in self._unfinished():
-            self._queue.add(key)
+            self._queue.add_behind(key)
             phases[(body.get("status") or {}).get("phase") or Phase.PENDING] += 1
         self._metrics.swept(phases)
         await self._sweep_undelivered()
@@ -299,7 +299,7 @@ class Operator:
 
     async def _watch(self, stop: asyncio.Event) -> None:
         registry = kopf.OperatorRegistry()
-        handlers.register(registry, self._queue.add, self._reconciler, self._pulse.heard)
+        handlers.register(registry, self._queue, self._reconciler, self._pulse.heard)
         kopf.on.login(registry=registry)(self._login)
         settings = kopf.OperatorSettings()
         handlers.configure(settings)

@@ -11,6 +11,9 @@ The rules about time, one timer per key:
   item whose own writes cause events would fail in a tight loop. An `add` from outside is still served at once:
   a person has done something.
 
+There are two lines. Whoever looks at everything, at the start and now and then, says so (`add_behind`): thousands of
+items that wait for people then keep nobody waiting who has news.
+
 For one event loop: nothing here is safe to call from another thread.
 """
 
@@ -34,6 +37,8 @@ BASE_SECONDS = 0.5
 MAX_SECONDS = 60.0
 CONFLICTS_AT_ONCE = 5
 """Consecutive conflicts of one key that are answered without a pause; after that two writers are fighting."""
+PASSED_OVER = 4
+"""Keys with news that are served before one without, where both wait."""
 
 
 class Timer(Protocol):
@@ -65,7 +70,9 @@ class Queue:
         self._jitter = jitter
         self._ready: dict[str, float] = {}  # key -> since when; in the order of arrival
         self._working: set[str] = set()
+        self._behind: dict[str, float] = {}  # as _ready, for keys without news
         self._again: dict[str, float] = {}  # as _ready, for keys that are being worked on
+        self._passed_over = 0
         self._timers: dict[str, Timer] = {}
         self._failures: dict[str, int] = {}
         self._conflicts: dict[str, int] = {}
@@ -79,7 +86,16 @@ class Queue:
         if key in self._working:
             self._again.setdefault(key, self._clock.time())
         elif key not in self._ready:
+            self._behind.pop(key, None)
             self._ready[key] = self._clock.time()
+            self._changed.set()
+
+    def add_behind(self, key: str) -> None:
+        """Look at this key when a worker has nothing better to do: nobody says that there is news."""
+        if key in self._working:
+            self.add(key)
+        elif key not in self._ready and key not in self._behind:
+            self._behind[key] = self._clock.time()
             self._changed.set()
 
     def add_after(self, key: str, seconds: float) -> None:
@@ -103,7 +119,7 @@ class Queue:
     @property
     def depth(self) -> int:
         """Keys that wait for a worker."""
-        return len(self._ready) + len(self._again)
+        return len(self._ready) + len(self._behind) + len(self._again)
 
     @property
     def working(self) -> int:
@@ -122,7 +138,7 @@ class Queue:
 
     @property
     def oldest_age_seconds(self) -> float:
-        """How long the key that waits longest for a worker has waited; 0 if none does."""
+        """How long the key with news that waits longest for a worker has waited; 0 if none does."""
         since = (*self._ready.values(), *self._again.values())
         return self._clock.time() - min(since) if since else 0.0
 
@@ -157,14 +173,24 @@ class Queue:
     async def _next(self) -> str | None:
         """The key that has waited longest, marked as being worked on; None once the queue stops."""
         while not self._stopping:
-            if self._ready:
-                key = next(iter(self._ready))
-                del self._ready[key]
+            if self._ready or self._behind:
+                key = self._take()
                 self._working.add(key)
                 return key
             self._changed.clear()
             await self._changed.wait()
         return None
+
+    def _take(self) -> str:
+        """The next key. Those without news come last, and every so often all the same: news may never end."""
+        self._passed_over = self._passed_over + 1 if self._ready and self._behind else 0
+        behind = not self._ready or self._passed_over > PASSED_OVER
+        if behind:
+            self._passed_over = 0
+        waiting = self._behind if behind else self._ready
+        key = next(iter(waiting))
+        del waiting[key]
+        return key
 
     async def _look(self, worker: Worker, key: str) -> None:
         try:

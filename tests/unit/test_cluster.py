@@ -491,3 +491,78 @@ def test_a_resource_reads_as_kubectl_names_it() -> None:
     assert str(WORKITEMS) == "workitems.workitems.dev"
     assert str(Resource("", "v1", "pods")) == "pods"
     assert issubclass(aiohttp.ServerTimeoutError, OSError | aiohttp.ClientError)
+
+
+def pieces(*data: bytes, cut: bool = False) -> Callable[[web.Request], Any]:
+    """An answer that comes in pieces, as a watch's does; `cut`: its end never comes."""
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse()
+        response.enable_chunked_encoding()
+        await response.prepare(request)
+        for piece in data:
+            await response.write(piece)
+            await asyncio.sleep(0)
+        if cut and request.transport is not None:
+            request.transport.close()
+        return response
+
+    return answer
+
+
+def event(kind: str, /, **body: Any) -> bytes:
+    return json.dumps({"type": kind, "object": body}).encode() + b"\n"
+
+
+async def watched(cluster: Cluster) -> list[tuple[str, str]]:
+    changes = cluster.watch(JOBS, "team", label_selector="app=x", since="7")
+    return [(kind, body["metadata"]["name"]) async for kind, body in changes]
+
+
+async def test_a_watch_gives_objects_however_their_bytes_arrive(api: Api, cluster: Cluster) -> None:
+    large = event("MODIFIED", metadata={"name": "b" * 300_000})
+    lines = event("ADDED", **item("a")) + large + event("BOOKMARK", metadata={"name": ""})
+    api.answers = [pieces(lines[:20], lines[20:90], lines[90:1000], lines[1000:])]
+    assert await watched(cluster) == [("ADDED", "a"), ("MODIFIED", "b" * 300_000), ("BOOKMARK", "")]
+    assert api.last["path"] == "/apis/batch/v1/namespaces/team/jobs"
+    assert api.last["query"] == {
+        "watch": "true",
+        "resourceVersion": "7",
+        "allowWatchBookmarks": "true",
+        "timeoutSeconds": "300",
+        "labelSelector": "app=x",
+    }
+    assert cluster.calls["watch", "jobs.batch", 200] == 1
+
+
+@pytest.mark.parametrize("late", [True, False])
+async def test_a_history_that_is_forgotten_is_told_apart(api: Api, cluster: Cluster, late: bool) -> None:
+    gone = {"kind": "Status", "code": 410, "reason": "Expired", "message": "too old resource version: 7 (9)"}
+    api.answers = [pieces(event("ERROR", **gone)) if late else status(410, "Expired")]
+    with pytest.raises(errors.Expired):
+        await watched(cluster)
+
+
+async def test_a_watch_that_is_cut_or_talks_nonsense_may_be_tried_again(api: Api, cluster: Cluster) -> None:
+    api.answers = [
+        pieces(event("ADDED", **item("a")), cut=True),
+        pieces(b"<html>\n"),
+        pieces(b"[]\n"),
+        status(500, "InternalError"),
+    ]
+    for _ in range(4):
+        with pytest.raises(errors.Transient) as failed:
+            await watched(cluster)
+        assert not isinstance(failed.value, errors.Expired)
+
+
+async def test_a_watch_that_is_forbidden_says_which_right_is_missing(api: Api, cluster: Cluster) -> None:
+    api.answers = [status(403, "Forbidden", "user cannot watch jobs")]
+    with pytest.raises(errors.Permanent, match="lacks watch on jobs in group batch"):
+        await watched(cluster)
+
+
+async def test_the_present_is_one_short_list(api: Api, cluster: Cluster) -> None:
+    api.answers = [web.json_response({"metadata": {"resourceVersion": "12"}, "items": []})]
+    assert await cluster.version(JOBS, None) == "12"
+    assert (api.last["path"], api.last["query"]) == ("/apis/batch/v1/jobs", {"limit": "1"})

@@ -135,6 +135,37 @@ async def test_a_key_added_while_worked_on_is_worked_on_once_more_and_never_by_t
     assert worker.seen == ["a", "a"]
 
 
+async def test_who_has_news_goes_before_those_who_have_none_but_not_for_ever(queue: Queue) -> None:
+    for number in range(3):
+        queue.add_behind(f"idle-{number}")
+    for number in range(7):
+        queue.add(f"news-{number}")
+    queue.add_behind("news-6")
+    queue.add("idle-2")
+    seen: list[str] = []
+
+    async def worker(key: str) -> None:
+        seen.append(key)
+        if len(seen) == 10:
+            queue.stop()
+
+    assert queue.depth == 10
+    await queue.run(worker, workers=1)
+    assert seen == [
+        *(f"news-{number}" for number in range(4)),
+        "idle-0",
+        *(f"news-{number}" for number in range(4, 7)),
+        "idle-2",
+        "idle-1",
+    ]
+
+
+async def test_a_key_without_news_does_not_make_the_queue_old(queue: Queue, clock: FakeClock) -> None:
+    queue.add_behind("idle")
+    clock.advance(1000)
+    assert (queue.depth, queue.oldest_age_seconds) == (1, 0)
+
+
 async def test_workers_work_side_by_side_up_to_their_number(queue: Queue) -> None:
     go = asyncio.Event()
 
@@ -407,10 +438,16 @@ def in_a_loop(scenario: Coroutine[Any, Any, None]) -> None:
     asyncio.run(scenario)
 
 
+added: dict[str, Callable[[Queue, str], None]] = {
+    "add": Queue.add,
+    "later": lambda queue, key: queue.add_after(key, 10),
+    "behind": Queue.add_behind,
+}
 STEPS = st.lists(
     st.one_of(
         st.tuples(st.just("add"), st.sampled_from("abc")),
         st.tuples(st.just("later"), st.sampled_from("abc")),
+        st.tuples(st.just("behind"), st.sampled_from("abc")),
         st.tuples(st.just("finish"), st.sampled_from(["ok", "again", "transient", "conflict", "bug"])),
         st.tuples(st.just("advance"), st.sampled_from(["1", "61"])),
     ),
@@ -443,9 +480,9 @@ def test_no_news_is_lost_and_no_key_is_in_two_hands(steps: list[tuple[str, str]]
         with capture_logs():
             async with running(queue, worker):
                 for what, value in steps:
-                    if what in {"add", "later"}:
+                    if what in added:
                         owed.add(value)
-                        queue.add(value) if what == "add" else queue.add_after(value, 10)
+                        added[what](queue, value)
                     elif what == "advance":
                         clock.advance(float(value))
                     elif hands:
