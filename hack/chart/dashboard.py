@@ -45,6 +45,7 @@ ROWS: dict[str, list[Panel]] = {
         }),
         ("Outside effects", "short", {
             "sum by (kind, state) (increase(workitem_effects_total[1h]))": "{{kind}} {{state}}",
+            "sum(workitem_outbox_items)": "items with something to tell",
         }),
     ],
     "The operator": [

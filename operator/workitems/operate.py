@@ -131,6 +131,11 @@ class Operator:
         show("workitem_queue_oldest_age_seconds", age, lambda: self._queue.oldest_age_seconds)
         show("workitem_concurrent_runs", "Items that hold one of the concurrent runs.", lambda: ledger.holding)
         show("workitem_queued_items", "Items that wait for one of the concurrent runs.", lambda: ledger.waiting)
+        show(
+            "workitem_outbox_items",
+            "Items with effects outside the cluster to carry out.",
+            lambda: self._outbox.waiting,
+        )
         self._metrics.api_calls(self._api.calls)
 
     def clock(self) -> float:
@@ -176,6 +181,7 @@ class Operator:
             await kinds.served(self._api, next(iter(self._settings.watch_namespaces), None), asyncio.sleep)
             if (file := self._settings.default_pipeline) is not None:
                 await default_pipeline.install(self._api, self._settings.namespace, Path(file))
+            self._outbox.begin()
             await self._rebuild_ledger()
             scopes: tuple[str | None, ...] = self._settings.watch_namespaces or (None,)
             parts = [PartsWatch(watching, kind, scope, self._clock) for kind in watch.KINDS for scope in scopes]

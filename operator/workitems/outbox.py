@@ -88,6 +88,15 @@ class Outbox:
             lambda: asyncio.Semaphore(LANES_A_TARGET)
         )
 
+    @property
+    def waiting(self) -> int:
+        """Items that have something to tell the outside."""
+        return len(self._items)
+
+    def begin(self) -> None:
+        """From now on this process is at work: what was due before may have been carried out by another one."""
+        self._since = self._clock()
+
     def outcomes(self, key: Key, uid: str) -> tuple[EffectOutcome, ...]:
         """What became of the item's effects and is not in its status yet."""
         item = self._items.get(key)

@@ -238,6 +238,21 @@ async def test_a_message_whose_second_try_was_due_before_the_restart_is_not_sent
     assert outside.carried == []
 
 
+async def test_an_operator_that_stood_by_begins_when_it_leads_and_not_when_it_started() -> None:
+    outside = Outside()
+    outside.fails["m"] = [errors.Transient("no connection")]
+    outside.write(effect("m", "notify-0", effects.NOTIFY))
+    again = (await outside.outcomes())["m"].next_attempt_at
+    assert again is not None
+    outside.write()
+    await outside.outbox.close()
+    outside.start()
+    outside.now = again + timedelta(seconds=1)
+    outside.outbox.begin()
+    outside.write()
+    assert (await outside.outcomes())["m"].state == "Unknown"
+
+
 async def test_a_message_whose_announcement_got_no_answer_is_of_this_process() -> None:
     outside = Outside()
     before = outside.item

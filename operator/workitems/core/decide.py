@@ -38,7 +38,7 @@ def decide(facts: Facts) -> Plan:
     decisions.apply(draft)
     if draft.status.phase not in conditions.FINISHED:
         _go_on(draft)
-    if draft.status.phase not in conditions.FINISHED:
+    if item.status.phase not in conditions.FINISHED and draft.status.phase is not Phase.ABORTED:
         pull_requests.describe(draft)
     if not draft.merging:
         # Whatever the item does instead, nothing is merged meanwhile.
@@ -136,7 +136,8 @@ def _result(status: WorkItemStatus) -> str:
     if merged is not None and merged.state == "merged":
         into = f" as {merged.merge_commit[:12]}" if merged.merge_commit else ""
         return f"pull request {merged.number} is merged into {status.base_branch}{into} ({merged.url})"
-    return f"branch {status.branch} is ready at {(status.head or '')[:12]}"
+    ready = f"branch {status.branch} is ready at {(status.head or '')[:12]}"
+    return f"{ready} in pull request {merged.number} ({merged.url})" if merged is not None else ready
 
 
 def _requeue(draft: Draft, status: WorkItemStatus) -> float | None:

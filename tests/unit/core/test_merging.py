@@ -469,3 +469,22 @@ def test_a_push_while_a_person_is_asked_is_looked_at_and_asked_about() -> None:
     world.go(until="deploy")
     assert world.status.usage.runs == runs
     assert world.gate("ok").commit == world.branch.head
+
+
+def test_a_pipeline_that_only_merges_opens_its_pull_request_for_that_under_the_items_title() -> None:
+    world = World(one_stage(merge={"deleteBranch": True}), {"forge": FORGE})
+    world.script("build", End(writes={"/src/a.py": "1\n"}))
+    world.go()
+    assert world.at == ("done", "Done")
+    assert world.forge.pulls[7].title == "Discount codes at checkout"
+    assert world.forge.requests[-1] == "merge 7 and delete the branch"
+
+
+def test_a_pipeline_that_does_not_merge_ends_with_its_pull_request_open() -> None:
+    world = World(one_stage(CI, pullRequest={"title": "{title}"}), {"forge": FORGE})
+    world.script("build", End(writes={"/src/a.py": "1\n"}))
+    world.go()
+    assert world.at == ("done", "Done")
+    assert world.forge.pulls[7].state == "open"
+    assert "in pull request 7 (https://git.example.com/shop/web/pulls/7): every gate has passed" in world.message
+    assert "✅ Passed" in world.forge.pulls[7].body, "the last text is told although the item is over"

@@ -173,6 +173,14 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
         },
         "stage a, onRunFailure: sendBackTo 'b' comes after stage a",
     ),
+    "a merge before the last stage": (
+        {"stages": [{"name": "a", "agent": "coder", "merge": {}}, {"name": "b", "agent": "coder"}]},
+        "stage a: merge belongs to the last stage: what a later one commits would not be merged",
+    ),
+    "a conflict that is sent to nowhere": (
+        {"stages": [{"name": "a", "agent": "coder", "merge": {"onConflict": [{"sendBackTo": "plan"}]}}]},
+        "stage a, merge.onConflict: sendBackTo 'plan' is no stage (there are: a)",
+    ),
     "an unknown placeholder in the documents": (
         {"documents": "docs/{itme}"},
         "placeholder {itme} is unknown (there are: item, branch, branchTail, stage, repository, title)",
