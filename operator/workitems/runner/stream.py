@@ -137,6 +137,9 @@ class _Kept:
         with self._tolerant():
             self._path.parent.mkdir(parents=True, exist_ok=True)
             _make_room(self._path.parent)
+            # The work itself has the better right to what is left of a small volume.
+            space = os.statvfs(self._path.parent)
+            self._left = min(KEPT_BYTES, space.f_bavail * space.f_frsize // 10)
             flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
             self._file = os.open(self._path, flags, 0o640)
         return self

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -133,6 +134,21 @@ def test_a_volume_that_is_full_is_no_failure_of_the_run(tmp_path: Path) -> None:
     with (tmp_path / OUTPUT_FIFO).open("wb") as agent:
         agent.write(b"one\ntwo\n")
     assert made.ending(20).message == "2"
+
+
+def test_a_small_volume_is_left_to_the_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    small = SimpleNamespace(f_bavail=10, f_frsize=10)
+    monkeypatch.setattr("os.statvfs", lambda _path: small)
+    made = Stream(tmp_path, tmp_path / "kept/run-1.jsonl", Collecting())
+    made.open()
+    with (tmp_path / OUTPUT_FIFO).open("wb") as agent:
+        agent.write(b"a line of more than ten bytes\nthe last one\n")
+    assert made.ending(20).message == "2"
+    assert (tmp_path / "kept/run-1.jsonl").read_text().splitlines() == [
+        "a line of ",
+        '{"type": "workitem_cut", "bytes": 33}',
+        "the last one",
+    ]
 
 
 def test_the_oldest_outputs_go_where_an_item_has_too_many(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
