@@ -16,6 +16,7 @@ from workitems.protocol import Usage
 
 NAME_CHARACTERS = 100
 MOST_CALLS = 10_000
+GIST_CHARACTERS = 160
 
 
 @dataclass
@@ -23,6 +24,7 @@ class Reader:
     """Reads stream-json: one JSON object a line, the last one of type `result`."""
 
     _result: output.JSON | None = None
+    _folder: str = ""
     _session: str | None = None
     _model: str | None = None
     _turns: int = 0
@@ -67,6 +69,7 @@ class Reader:
     def _system(self, event: output.JSON) -> list[str]:
         kind = event.get("subtype")
         if kind == "init":
+            self._folder = f"{output.text(event, 'cwd').rstrip('/')}/"
             self._session = output.text(event, "session_id")[:NAME_CHARACTERS] or None
             self._model = readable(output.text(event, "model"), NAME_CHARACTERS) or None
             version = output.text(event, "claude_code_version")
@@ -95,7 +98,7 @@ class Reader:
             elif block.get("type") == "tool_use":
                 name = output.text(block, "name")
                 self._remember(output.text(block, "id"), name)
-                lines += output.shown(f"→ {name} {output.gist(block.get('input'))}", mark)
+                lines += output.shown(f"→ {name} {self._gist(block.get('input'))}", mark)
         return lines
 
     def _tool_results(self, event: output.JSON) -> list[str]:
@@ -112,8 +115,13 @@ class Reader:
                 if isinstance(content, str)
                 else " ".join(output.text(part, "text") for part in output.objects(block, "content"))
             )
-            lines += output.shown(f"{'✗' if failed else '←'} {output.gist(said)}", f"[{self._turns}] ")
+            lines += output.shown(f"{'✗' if failed else '←'} {self._gist(said)}", f"[{self._turns}] ")
         return lines
+
+    def _gist(self, value: object) -> str:
+        """The gist of a tool's arguments or result, paths in the worktree without the way to it."""
+        gist = output.gist(value, 400)
+        return readable(gist.replace(self._folder, "") if len(self._folder) > 1 else gist, GIST_CHARACTERS)
 
     def _remember(self, call: str, tool: str) -> None:
         """Which tool a call was of. Bounded: an agent may claim as many calls as it likes."""
