@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import copy
-import json
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
@@ -52,6 +51,8 @@ class Kubelet:
     overlaps: list[str] = field(default_factory=list)
     holds: Callable[[JSON], bool] = field(default=lambda _job: False)
     """Whose Jobs run until `release`."""
+    tells: Callable[[RunTask, str], str] = field(default=lambda _task, report: report)
+    """What becomes of a run's report before anybody reads it."""
     tasks: list[RunTask] = field(default_factory=list)
     held: list[str] = field(default_factory=list)
     """Jobs, by uid, that wait for `release`."""
@@ -63,8 +64,8 @@ class Kubelet:
 
     def copy(self, store: Store) -> Kubelet:
         """The same on another store; what was to happen next happens there a little later, as after any restart."""
-        kept = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("store", "holds")}
-        return Kubelet(store, holds=self.holds, **copy.deepcopy(kept))
+        kept = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("store", "holds", "tells")}
+        return Kubelet(store, holds=self.holds, tells=self.tells, **copy.deepcopy(kept))
 
     def resume(self) -> None:
         """Go on with what is there."""
@@ -198,7 +199,7 @@ class Kubelet:
             script = self.scripts.get((task.item, task.stage))
             end = script.pop(0) if script else End(writes=good(task))
             report = self._work(uid, task, end)
-            ends = {"runner": (0, json.dumps(report.to_json())), "agent": (end.exit_code or 0, end.tail)}
+            ends = {"runner": (0, self.tells(task, report.dumps())), "agent": (end.exit_code or 0, end.tail)}
         states = {
             name: {"terminated": {"exitCode": code, "reason": "Completed" if not code else "Error", "message": text}}
             for name, (code, text) in ends.items()
@@ -230,7 +231,10 @@ class Kubelet:
             "agent_started": True,
             "usage": protocol.Usage(cost_usd=end.cost),
         }
-        if branch.head != seen or (task.expected_head != seen and seen not in branch.ours):
+        # What was expected must be in the branch's history: a commit that nobody has is no beginning.
+        begun = task.expected_head is None or task.expected_head in branch.trees
+        ours = seen is not None and seen in branch.ours and begun
+        if branch.head != seen or (task.expected_head != seen and not ours):
             problem = protocol.Problem(reason="HeadMoved", message="somebody pushed")
             return RunReport(**{**facts, **branch.describe(task), "problem": problem})
         files = {path: text for path, text in branch.files.items() if path not in task.remove}
