@@ -59,6 +59,9 @@ LEADER_LABEL = "workitems.dev/leader"
 ADOPTED_AT_ONCE = 16
 """Items whose references are read at the same time, at the start: with hundreds of runs, in a row it takes seconds."""
 
+STOP_SECONDS = 15.0
+"""How long kopf may take to end; it gives what it has started five seconds itself. The kubelet waits for thirty."""
+
 Clock = Callable[[], datetime]
 """The time of day, in UTC."""
 
@@ -309,8 +312,8 @@ class Operator:
         kopf.on.login(registry=registry)(self._login)
         settings = kopf.OperatorSettings()
         handlers.configure(settings)
-        # It returns when it is told to stop, by `stop` or by a signal, and raises when a watch dies.
-        await kopf.operator(
+        ours = asyncio.all_tasks()
+        parts = await kopf.spawn_tasks(
             registry=registry,
             settings=settings,
             standalone=True,
@@ -319,6 +322,19 @@ class Operator:
             ready_flag=self._health.ready,
             stop_flag=stop,
         )
+        # It returns when it is told to stop, by `stop` or by a signal, and raises when a watch dies.
+        running = asyncio.create_task(kopf.run_tasks(parts, ignored=ours))
+        try:
+            await asyncio.wait(parts, return_when=asyncio.FIRST_COMPLETED)
+            # A dead watch takes the login along, and one that is just being retried then waits for a login for ever.
+            # Nothing is awaited that such a watch could hold up: cancelling it does not help.
+            ended, _ = await asyncio.wait({running}, timeout=STOP_SECONDS)
+            if not ended:
+                dead = next((part.exception() for part in parts if part.done() and not part.cancelled()), None)
+                raise errors.Permanent("WatchesHang", f"the watches did not end in {STOP_SECONDS:.0f} s") from dead
+            await running
+        finally:
+            running.cancel()
 
     async def _login(self, **_: object) -> kopf.ConnectionInfo:
         """The same login for kopf's watches as for our reads; asked again whenever the server refuses it."""

@@ -33,6 +33,7 @@ class Cut(enum.Enum):
 
     RESET = "the connection is reset before anything is done"
     LOST = "it is done, and the answer never arrives"
+    GARBAGE = "it is done, and what arrives is no text"
     DIE_BEFORE = "the operator dies before it arrives"
     DIE_AFTER = "it is done, and the operator dies before the answer"
 
@@ -146,6 +147,8 @@ class APIServer:
             self.done(call)
         except Refused as refusal:
             body, call.code = refusal.body, refusal.code
+        if fault is Cut.GARBAGE:
+            return web.Response(body=b"\x1f\x8b\xff", content_type="application/json")
         if fault is Cut.DIE_AFTER:
             self.on_death()
         return _hang_up(request) if fault is not None else web.json_response(body, status=call.code)

@@ -9,7 +9,7 @@ import pytest
 from tests.loop import virtual
 from tests.loop.apiserver import Call, Cut
 from tests.loop.lab import NAMESPACE, Lab
-from tests.loop.store import DECISIONS, JOBS, WORKITEMS, Refused
+from tests.loop.store import DECISIONS, JOBS, REPOSITORIES, WORKITEMS, Refused
 from tests.unit.core.world import review
 
 ITEMS = [f"et-{n}" for n in range(1, 6)]
@@ -52,6 +52,35 @@ async def test_watches_that_are_cut_and_a_history_that_is_forgotten(lab: Lab) ->
             lab.store.version += 1
             lab.store.compact()
             lab.server.cut_watches()
+    await lab.until_phase("Done", "et-1")
+
+
+@pytest.mark.parametrize("others", ["are well", "fail too"])
+async def test_a_watch_that_dies_ends_the_operator_whatever_the_others_do(lab: Lab, others: str) -> None:
+    """A half-dead operator that looks alive is worse than a restart."""
+    lab.repository()
+    lab.pipeline()
+    lab.approve_always()
+    lab.start()
+    lab.item("et-1")
+    await lab.until(lambda: lab.status("et-1").last_run >= 1, "a run")
+    garbage = 0
+
+    def fault(call: Call) -> Cut | None:
+        nonlocal garbage
+        if call.verb == "list" and call.kind is REPOSITORIES:
+            garbage += 1
+            return Cut.GARBAGE
+        return Cut.RESET if call.verb == "watch" and call.kind is not REPOSITORIES and others == "fail too" else None
+
+    lab.server.fault = fault
+    lab.store.version += 1
+    lab.store.compact()
+    lab.server.cut_watches()
+    await lab.until(lambda: not lab.alive, "the operator's end")
+    assert garbage >= 1
+    lab.server.fault = lambda _call: None
+    await lab.restart()
     await lab.until_phase("Done", "et-1")
 
 
