@@ -306,7 +306,7 @@ class Agent(Model):
     """WORKITEM_* and GIT_* are the operator's own."""
     env_from: Annotated[tuple[EnvFrom, ...], Field(max_length=20)] | None = None
     resources: Resources | None = None
-    """Default: requests of 100m CPU and 256Mi, limits of 4Gi memory and 20Gi ephemeral storage."""
+    """Default: requests of 100m CPU, 256Mi memory and ephemeral storage, limits of 4Gi and 20Gi."""
     node_selector: Annotated[dict[str, ShortText], Field(max_length=50)] | None = None
     tolerations: Annotated[tuple[Toleration, ...], Field(max_length=50)] | None = None
     volumes: Annotated[tuple[Volume, ...], Field(max_length=20, json_schema_extra=keyed("name"))] | None = None

@@ -5,7 +5,8 @@ from __future__ import annotations
 from workitems.api import Agent
 from workitems.api.agent import Resources
 
-DEFAULT_REQUESTS = {"cpu": "100m", "memory": "256Mi"}
+# Of what has a limit and no request Kubernetes requests the limit: five agents would fill a node's disk with nothing.
+DEFAULT_REQUESTS = {"cpu": "100m", "memory": "256Mi", "ephemeral-storage": "256Mi"}
 CLAUDE_REQUESTS = {**DEFAULT_REQUESTS, "memory": "512Mi"}
 """Claude Code alone takes 220 MB."""
 DEFAULT_LIMITS = {"memory": "4Gi", "ephemeral-storage": "20Gi"}
