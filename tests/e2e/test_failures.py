@@ -6,14 +6,17 @@ and sees it through. Nothing here counts seconds.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import pytest
 
+from tests.e2e import full_volume
+from tests.e2e.full_volume import FullVolume
 from tests.e2e.lab import JSON, Git, Lab, commands, only, said
 from tests.e2e.session import GIT_NAMESPACE
 
@@ -22,6 +25,7 @@ pytestmark = pytest.mark.e2e
 WORK = {"write": {"src/feature.txt": "a feature\n"}}
 FIRST_RUN_SLEEPS = {**WORK, "run": '[ "$WORKITEM_RUN" != 1 ] || sleep 200'}
 HALF = {"write": {"src/half.txt": "half\n"}}
+FILLS = {"run": "head -c 60000000 /dev/urandom > src/large || true"}
 REFUSES = "#!/bin/sh\necho 'policy: nobody pushes today' >&2\nexit 1\n"
 
 
@@ -74,7 +78,11 @@ ITEMS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "wrong": ("work", "wrong", WORK),
     "gone": ("work", "gone", WORK),
     "no-claim": ("work", "no-claim", WORK),
-    "loud": ("work", "shop", {**WORK, "run": "yes 'a line of output' | head -c 20000000; echo; echo the end"}),
+    "loud": (
+        "work",
+        "shop",
+        {**WORK, "run": f"yes '{'a line of output ' * 20}' | head -c 100000000; echo; echo the end"},
+    ),
     "exists": ("work", "shop", WORK),
     "no-pipeline": ("no-pipeline", "shop", WORK),
     "no-repository": ("work", "no-repository", WORK),
@@ -87,6 +95,8 @@ class World:
 
     lab: Lab
     gits: dict[str, Git]
+    tiny: FullVolume | str
+    """A volume that is truly full, or why there is none."""
 
     @property
     def shop(self) -> Git:
@@ -107,7 +117,7 @@ class World:
 
 
 @pytest.fixture(scope="module")
-def world(shared_lab: Lab) -> World:
+def world(shared_lab: Lab) -> Iterator[World]:
     """All items, under way."""
     lab = shared_lab
     _service(lab, "git-away", {"nobody": "here"})
@@ -131,7 +141,13 @@ def world(shared_lab: Lab) -> World:
     for name, (pipeline, repository, step) in ITEMS.items():
         lab.item(name, {"development": [step]}, pipeline=pipeline, repository=repository)
     lab.item("no-base", pipeline="work", baseBranch="release")
-    return World(lab, gits)
+    with contextlib.ExitStack() as stack:
+        tiny: FullVolume | str = full_volume.refusal(lab.cluster) or ""
+        if not tiny:
+            tiny = stack.enter_context(full_volume.FullVolume(lab, "tiny"))
+            gits["tiny"] = lab.repository("tiny", worktree={"claimName": "tiny"})
+            lab.item("no-space", {"development": [FILLS, WORK]}, pipeline="work", repository="tiny")
+        yield World(lab, gits, tiny)
 
 
 def test_a_pod_deleted_by_hand_is_infrastructure_and_the_run_is_repeated(world: World) -> None:
@@ -349,7 +365,7 @@ def test_a_branch_that_somebody_moved_meanwhile_keeps_both_works(world: World) -
     assert git("merge-base", pushed, "workitem/raced").strip() == pushed
 
 
-def test_twenty_megabytes_of_output_harm_nobody(world: World) -> None:
+def test_a_hundred_megabytes_of_output_harm_nobody(world: World) -> None:
     status = world.lab.wait_phase("loud", "Done")
     log = world.lab.kubectl("logs", f"job/{status['runs'][0]['job']}", "-c", "agent", "--tail=1")
     assert log == "the end\n"
@@ -373,6 +389,17 @@ def test_a_full_volume_is_named(world: World) -> None:
     assert "infrastructure failed 2 times in a row" in message
     assert 'Usage of EmptyDir volume "workitem-worktree" exceeds the limit "8Mi". Then: kubectl' in message
     assert [run["result"] for run in world.lab.status("full")["runs"]] == ["Evicted", "Evicted"]
+
+
+def test_a_claim_without_space_is_named_and_a_retry_goes_on_once_there_is_some(world: World) -> None:
+    if isinstance(world.tiny, str):
+        pytest.skip(world.tiny)
+    message = world.blocked("no-space", "VolumeFull")
+    assert "the worktree volume is full: give the claim more space, or delete what is not needed on it" in message
+    world.tiny.grow()
+    world.retried("no-space", message)
+    assert world.gits["tiny"].files("workitem/no-space") >= {"src/feature.txt"}
+    assert "src/large" not in world.gits["tiny"].files("workitem/no-space")
 
 
 def test_an_image_that_cannot_be_pulled_is_named_at_once_and_later_blocked(world: World) -> None:
