@@ -194,7 +194,7 @@ class Kubelet:
             ends = {"runner": (0, ""), "agent": (codes.pop(0) if codes else 0, "make: done")}
         elif task.kind is protocol.RunKind.LOOK:
             report = self._work(uid, task, End())
-            ends = {"runner": (0, json.dumps(report.to_json()))}
+            ends = {"runner": (0, self.tells(task, report.dumps()))}
         else:
             script = self.scripts.get((task.item, task.stage))
             end = script.pop(0) if script else End(writes=good(task))
