@@ -346,6 +346,11 @@ def _event(call: _Call, line: bytes) -> tuple[str, JSONObject]:
     return kind, body
 
 
+def escaped(value: str) -> str:
+    """A value in a field selector: a branch may be called `a,b=c`."""
+    return value.replace("\\", "\\\\").replace(",", "\\,").replace("=", "\\=")
+
+
 def _answer(code: int, data: bytes, retry_after: str) -> _Answer:
     try:
         # Three times as fast as the standard library's.

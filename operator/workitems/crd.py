@@ -98,7 +98,7 @@ KINDS = (
             Column("Cost", ".status.usage.costUSD", wide=True, description="US dollars, all runs"),
             Column("Message", f"{_READY}.message", wide=True, description="what the condition Ready says"),
         ),
-        (".spec.repository", ".status.branch", ".status.phase", ".status.outbox"),
+        (".spec.repository", ".status.branch", ".status.phase", ".status.outbox", ".status.head"),
     ),
     Kind(
         Repository,

@@ -223,7 +223,7 @@ class Observer:
         if item.status.stage != stages.CREATED or repository is None:
             return None
         branch = stages.branch_of(item)
-        selector = f"status.branch={_escaped(branch)},{cluster.UNFINISHED}"
+        selector = f"status.branch={cluster.escaped(branch)},{cluster.UNFINISHED}"
         for scope in self._served or (None,):
             async for other in self._api.list(cluster.WORKITEMS, scope, field_selector=selector):
                 # Not parsed: an item that cannot be read owns its branch all the same.
@@ -257,8 +257,3 @@ def _unreadable(kind: str, what: str, error: ValidationError) -> Problem:
     """An object that an older schema let through: the item waits until somebody has mended it."""
     found = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors(include_input=False)[:5])
     return Problem(f"{kind}Unreadable", f"{what} cannot be used: {found}", blocked=True)
-
-
-def _escaped(value: str) -> str:
-    """A value in a field selector: a branch may be called `a,b=c`."""
-    return value.replace("\\", "\\\\").replace(",", "\\,").replace("=", "\\=")

@@ -37,6 +37,7 @@ from workitems import (
     reconcile,
     slots,
     watch,
+    webhooks,
 )
 from workitems.api import Phase, WorkItem, WorkItemStatus
 from workitems.channels import Channels
@@ -180,7 +181,11 @@ class Operator:
         log.info("stop")
 
     async def _run(self, watching: cluster.Cluster, stop: asyncio.Event) -> None:
-        async with self._health.served(self._settings.health_port), self._leading(stop):
+        async with (
+            self._health.served(self._settings.health_port),
+            self._leading(stop),
+            webhooks.received(self._settings, self._api, self._queue.add),
+        ):
             await kinds.served(self._api, next(iter(self._settings.watch_namespaces), None), asyncio.sleep)
             if (file := self._settings.default_pipeline) is not None:
                 await default_pipeline.install(self._api, self._settings.namespace, Path(file))

@@ -37,6 +37,10 @@ Names = Annotated[tuple[Label, ...], NoDecode, BeforeValidator(_names)]
 Image = Annotated[str, Field(min_length=1, max_length=500, pattern=r"^\S+$")]
 OptionalText = Annotated[str | None, BeforeValidator(_omittable)]
 OptionalId = Annotated[Annotated[int, Field(ge=1, le=2**31 - 1)] | None, BeforeValidator(_omittable)]
+OptionalPort = Annotated[Annotated[int, Field(ge=1, le=65535)] | None, BeforeValidator(_omittable)]
+OptionalAddress = Annotated[
+    Annotated[str, Field(pattern=r"^https?://[^\s@?#]+$", max_length=500)] | None, BeforeValidator(_omittable)
+]
 Seconds = Annotated[float, Field(gt=0, le=86400)]
 
 
@@ -139,6 +143,15 @@ class Settings(BaseSettings):
     log_level: Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(_lower)] = Field(
         default="info", description="WORKITEMS_LOG_LEVEL: debug, info, warning or error."
     )
+    webhook_port: OptionalPort = Field(
+        default=None, description="WORKITEMS_WEBHOOK_PORT: where webhooks are received; empty: nowhere."
+    )
+    webhook_url: OptionalAddress = Field(
+        default=None,
+        description="WORKITEMS_WEBHOOK_URL: the address by which forges reach that port, as in "
+        "https://workitems.example.com; needed by Repositories with webhooks.manage alone.",
+    )
+
     health_port: int = Field(
         default=8080,
         ge=1,

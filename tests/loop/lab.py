@@ -131,7 +131,7 @@ class Lab:
             "kubeconfig": str(kubeconfig),
             "runner_image": "operator:1",
             "agent_image": "agent:1",
-            "health_port": _free_port(),
+            "health_port": free_port(),
             # No answer is late here; a request that hangs is a deadlock and ends the test.
             "request_timeout_seconds": NEVER_SECONDS,
             "connect_timeout_seconds": NEVER_SECONDS,
@@ -338,7 +338,7 @@ def cut_at(number: int, cut: Cut, which: Callable[[Call], bool]) -> Callable[[Ca
     return fault
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]

@@ -54,7 +54,14 @@ def _custom(plural: str, name: str, model: type[Model], *fields: str) -> Kind:
 
 
 WORKITEMS = _custom(
-    "workitems", "WorkItem", WorkItem, "spec.repository", "status.branch", "status.phase", "status.outbox"
+    "workitems",
+    "WorkItem",
+    WorkItem,
+    "spec.repository",
+    "status.branch",
+    "status.phase",
+    "status.outbox",
+    "status.head",
 )
 DECISIONS = _custom("decisions", "Decision", Decision, "spec.workItem")
 PIPELINES = _custom("pipelines", "Pipeline", Pipeline)

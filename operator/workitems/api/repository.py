@@ -124,6 +124,12 @@ class GiteaForge(Model):
     owner: Name
     name: Name
     token: SecretRef
+    """Needs the scopes write:repository and write:issue."""
+    reviewers: Annotated[
+        dict[str, Annotated[str, Field(min_length=1, max_length=200)]],
+        Field(max_length=100),
+    ] = {}
+    """Whose reviews of the pull request are Decisions: login there -> the name that they decide by; none: nobody's."""
 
 
 class Forge(Model):
@@ -262,6 +268,15 @@ class RepositoryLimits(Model):
     max_concurrent_runs: Annotated[int, Field(ge=1, le=1000)] | None = None
 
 
+class Webhooks(SecretName):
+    """Deliveries to /hooks/NAMESPACE/REPOSITORY/SOURCE of the operator, signed with a secret for each source."""
+
+    secret_name: Subdomain
+    """Secret with one HMAC key a source: gitea, plane."""
+    manage: bool = False
+    """Register the webhook at the forge, and again if somebody deletes it; its token needs the right to do so."""
+
+
 class RepositorySpec(Model):
     """Where the code is and how to reach it."""
 
@@ -271,6 +286,11 @@ class RepositorySpec(Model):
             "has(self.worktree) == has(oldSelf.worktree) && (!has(self.worktree) || self.worktree == oldSelf.worktree)",
             "worktree is immutable: create another Repository",
             ".worktree",
+        ),
+        cel(
+            "!has(self.webhooks) || !self.webhooks.manage || has(self.forge)",
+            "webhooks.manage registers the webhook at the forge: add forge",
+            ".webhooks.manage",
         ),
     )
 
@@ -303,14 +323,24 @@ class RepositorySpec(Model):
     """Any number of channels to tell the team."""
     messages: Messages = Messages()
     """How comments and messages read: language and templates."""
-    webhooks: SecretName | None = None
-    """Secret with one HMAC key a source: gitea, plane."""
+    webhooks: Webhooks | None = None
+    """What the forge and the tracker tell at once instead of being asked for."""
+
+
+class RegisteredWebhook(Model):
+    """The webhook that the operator registered at the forge."""
+
+    id: Annotated[str, Field(max_length=63)]
+    url: Annotated[str, Field(max_length=2048)]
+    secret_version: Annotated[str, Field(max_length=63)]
+    """resourceVersion of the Secret at that time: another one may hold another secret."""
 
 
 class RepositoryStatus(Model):
     """What the operator found when it last used the repository."""
 
     observed_generation: int = 0
+    webhook: RegisteredWebhook | None = None
     conditions: Annotated[tuple[Condition, ...], Field(max_length=16, json_schema_extra=keyed("type"))] = ()
 
 

@@ -31,6 +31,9 @@ class Forge(Protocol):
     async def commits(self, base: str, head: str, most: int = 20) -> tuple[Commit, ...]:
         """The newest `most` commits of `head` (branch or commit) that are not in `base`, newest first, with files."""
 
+    async def document(self, commit: str, path: str, most: int = 65536) -> str | None:
+        """The first `most` characters of a text file at a commit; None: there is no such file, or it is no text."""
+
     async def ensure(self, branch: str, base: str, *, title: str, body: str) -> PullRequest:
         """The open pull request of `branch` into `base`, created where there is none; its title and body kept right."""
 
@@ -55,8 +58,11 @@ class Forge(Protocol):
     async def reviews(self, number: int) -> tuple[Review, ...]:
         """The newest review of every person that is an approval or a request for changes and not dismissed."""
 
-    async def ensure_webhook(self, url: str, secret: str) -> None:
-        """The one webhook that sends this repository's events to `url`, created or repaired."""
+    async def ensure_webhook(self, url: str, secret: str, *, renew: bool) -> str:
+        """The id of the one webhook that sends this repository's events to `url`, created or repaired.
+
+        A forge does not show the secret: `renew` says that it may be another one by now.
+        """
 
     async def close_client(self) -> None:
         """Let go of connections."""
