@@ -231,9 +231,17 @@ class FakeForge(Forge):
         await self._answer()
         return self.reviewed.get(number, ())
 
-    async def ensure_webhook(self, url: str, secret: str) -> None:
+    async def ensure_webhook(self, url: str, secret: str, *, renew: bool) -> str:
         await self._answer()
-        self.webhooks[url] = secret
+        if renew or url not in self.webhooks:
+            self.webhooks[url] = secret
+        return url
+
+    async def document(self, commit: str, path: str, most: int = 65536) -> str | None:
+        await self._answer()
+        branches = [self.branch_of(pull.branch) for pull in self.pulls.values()]
+        text = next((branch.files.get(path) for branch in branches if branch.head == commit), None)
+        return text if text is None else text[:most]
 
     async def close_client(self) -> None:
         pass

@@ -46,6 +46,7 @@ from workitems.core import events as item_events
 from workitems.core.facts import Defaults
 from workitems.forge_effects import ForgeEffects
 from workitems.inbox import Inbox
+from workitems.integrations.http import Connections
 from workitems.outbox import Outbox
 from workitems.readings import Readings
 from workitems.settings import Settings
@@ -75,13 +76,15 @@ async def operate(
     settings: Settings,
     stop: asyncio.Event | None = None,
     clock: Clock = _now,
-    make_forge: connect.MakeForge = integrations.make_forge,
+    make_forge: connect.MakeForge | None = None,
 ) -> None:
     """Run until `stop` is set or kopf sees SIGTERM or SIGINT. Raises errors.Permanent if there is no login."""
     api = await cluster.Cluster.connect(settings)
     async with contextlib.AsyncExitStack() as opened:
         opened.push_async_callback(api.close)
-        clients = connect.Clients(api, make_forge)
+        connections = Connections()
+        opened.push_async_callback(connections.close)
+        clients = connect.Clients(api, make_forge or integrations.forges(connections))
         opened.push_async_callback(clients.close)
         await Operator(settings, api, clients, clock).run(stop or asyncio.Event())
 

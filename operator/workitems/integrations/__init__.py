@@ -6,11 +6,25 @@ errors.Permanent where a person must act, decides nothing, and never puts a toke
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from workitems import errors
 from workitems.api.repository import RepositorySpec
 from workitems.integrations.forge import Forge
+from workitems.integrations.gitea import Gitea
+from workitems.integrations.gitea_api import Place
+from workitems.integrations.http import Access, Client, Connections
 
 
-def make_forge(spec: RepositorySpec, token: str, ca_pem: str) -> Forge:  # noqa: ARG001 - for the client to come
-    """The client of the forge that a Repository names."""
-    raise errors.Permanent("ForgeUnsupported", "this version cannot talk to a Gitea server yet: remove spec.forge")
+def forges(connections: Connections) -> Callable[[RepositorySpec, str, str], Forge]:
+    """Who makes the client of the forge that a Repository names, from its token and its certificates (PEM or "")."""
+
+    def make(spec: RepositorySpec, token: str, ca_pem: str) -> Forge:
+        if spec.forge is None or spec.forge.gitea is None:
+            raise errors.Permanent("NoForge", "the Repository names no forge: name one in spec.forge")
+        gitea = spec.forge.gitea
+        access = Access(gitea.url.rstrip("/"), {"Authorization": f"token {token}"}, (token,), ca_pem)
+        secret = f"Secret {gitea.token.secret_name} (key {gitea.token.key})"
+        return Gitea(Client(connections, access), Place(gitea.owner, gitea.name, secret))
+
+    return make
