@@ -49,12 +49,17 @@ class Shop:
         return (await self.forge.ensure(branch, "main", title="Discounts", body="By run 3.")).number, head
 
 
+@pytest.fixture(scope="module")
+def people(gitea: local.Server) -> tuple[Client, Client]:
+    """A person and the bot."""
+    owner = gitea.admin.create_user("forge-owner").with_token("all")
+    return owner, gitea.admin.create_user("forge-bot").with_token(*BOT_SCOPES)
+
+
 @pytest.fixture
-async def shop(gitea: local.Server) -> AsyncIterator[Shop]:
-    number = next(_numbers)
-    owner = gitea.admin.create_user(f"forge-owner-{number}").with_token("all")
-    bot = gitea.admin.create_user(f"forge-bot-{number}").with_token(*BOT_SCOPES)
-    repository = owner.create_repository("shop")
+async def shop(gitea: local.Server, people: tuple[Client, Client]) -> AsyncIterator[Shop]:
+    owner, bot = people
+    repository = owner.create_repository(f"shop-{next(_numbers)}")
     repository.invite(bot.user)
     connections = Connections()
     result = Shop(gitea, owner, repository, bot, None, connections)  # type: ignore[arg-type]  # made in the next line
@@ -71,7 +76,7 @@ async def test_a_pull_request_is_opened_once_and_kept_right(shop: Shop) -> None:
     head = shop.work()
     made = await shop.forge.ensure("feature/x", "main", title="Discounts", body="One.\nTwo.")
     assert (made.state, made.head, made.base, made.merge_commit) == ("open", head, "main", None)
-    assert made.url == f"{shop.server.url}/{shop.repository.owner}/shop/pulls/{made.number}"
+    assert made.url == f"{shop.server.url}/{shop.repository.owner}/{shop.repository.name}/pulls/{made.number}"
     again = await shop.forge.ensure("feature/x", "main", title="Discounts", body="One.\nThree.")
     assert again.number == made.number
     [pull] = shop.repository.pull_requests()
@@ -99,11 +104,11 @@ async def test_of_two_open_pull_requests_the_right_one_is_chosen(shop: Shop) -> 
 async def test_a_forks_branch_of_the_same_name_is_not_ours(shop: Shop) -> None:
     stranger = shop.server.admin.create_user(f"stranger-{next(_numbers)}").with_token("all")
     shop.repository.ask("PATCH", "", {"private": False})
-    stranger.ask("POST", f"/repos/{shop.repository.owner}/shop/forks", {"name": "fork"})
+    stranger.ask("POST", f"/repos/{shop.repository.owner}/{shop.repository.name}/forks", {"name": "fork"})
     stranger.repository(stranger.user, "fork").commit("feature/x", "evil.txt", "x")
     theirs = stranger.ask(
         "POST",
-        f"/repos/{shop.repository.owner}/shop/pulls",
+        f"/repos/{shop.repository.owner}/{shop.repository.name}/pulls",
         {"head": f"{stranger.user}:feature/x", "base": "main", "title": "Mine"},
     )
     assert await shop.forge.find("feature/x", "main") is None
@@ -197,11 +202,11 @@ async def test_commits_that_a_branch_lacks_are_named_with_their_files(shop: Shop
 
 
 async def test_a_document_is_read_at_a_commit(shop: Shop) -> None:
-    old = shop.work(text="ä" * 10, path="docs/a b#c.md")
-    shop.work(text="new", path="docs/a b#c.md")
-    assert await shop.forge.document(old, "docs/a b#c.md") == "ä" * 10
-    assert await shop.forge.document(old, "docs/a b#c.md", most=3) == "äää"
-    assert await shop.forge.document("feature/x", "docs/a b#c.md") == "new"
+    old = shop.work(text="ä" * 10, path="docs/a bö.md")
+    shop.work(text="new", path="docs/a bö.md")
+    assert await shop.forge.document(old, "docs/a bö.md") == "ä" * 10
+    assert await shop.forge.document(old, "docs/a bö.md", most=3) == "äää"
+    assert await shop.forge.document("feature/x", "docs/a bö.md") == "new"
     assert await shop.forge.document(old, "docs") is None
     assert await shop.forge.document(old, "docs/none.md") is None
 
@@ -551,7 +556,7 @@ async def test_an_archived_repository_says_so(shop: Shop) -> None:
 
 
 async def test_a_renamed_repository_is_moved_and_not_followed(shop: Shop) -> None:
-    shop.repository.ask("PATCH", "", {"name": "store"})
+    shop.repository.ask("PATCH", "", {"name": f"store-{next(_numbers)}"})
     with pytest.raises(errors.Permanent, match=r"spec\.forge\.gitea"):
         await shop.forge.find("feature/x", "main")
 
