@@ -15,6 +15,7 @@ from workitems.core.facts import JobView
 from workitems.core.plan import (
     Acknowledge,
     Action,
+    CreateDecision,
     CreateJob,
     DeleteJob,
     EnsureClaim,
@@ -73,6 +74,8 @@ class Actor:
                 await self._api.create(cluster.CONTROLLER_REVISIONS, namespace, manifest)
             case EnsureClaim(manifest):
                 await self._api.create(cluster.PERSISTENT_VOLUME_CLAIMS, namespace, manifest)
+            case CreateDecision(manifest):
+                await self._api.create(cluster.DECISIONS, namespace, manifest)
             case DeleteJob(name):
                 await self._api.delete(cluster.JOBS, namespace, name)
             case ReleaseJobs(ttl_seconds):

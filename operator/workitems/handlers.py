@@ -40,7 +40,9 @@ class Items(Protocol):
         """Whether this resourceVersion of an item is our own write, after which it was looked at or will be."""
 
 
-def register(registry: kopf.OperatorRegistry, work: Work, items: Items, heard: Heard) -> None:
+def register(
+    registry: kopf.OperatorRegistry, work: Work, items: Items, heard: Heard, repositories_changed: Callable[[], None]
+) -> None:
     """Register the handlers."""
     add = work.add
 
@@ -63,10 +65,14 @@ def register(registry: kopf.OperatorRegistry, work: Work, items: Items, heard: H
         for key in tuple(items.stranded):
             add(key)
 
+    async def repository_changed(**_: Any) -> None:
+        repositories_changed()
+        await reference_changed()
+
     on_event = kopf.on.event
     on_event(GROUP, VERSION, "workitems", registry=registry)(item_changed)
     on_event(GROUP, VERSION, "decisions", registry=registry)(decision_changed)
-    on_event(GROUP, VERSION, "repositories", registry=registry, id="repository_changed")(reference_changed)
+    on_event(GROUP, VERSION, "repositories", registry=registry, id="repository_changed")(repository_changed)
     on_event(GROUP, VERSION, "pipelines", registry=registry, id="pipeline_changed")(reference_changed)
 
 

@@ -49,6 +49,7 @@ from workitems.inbox import Inbox
 from workitems.integrations.http import Connections
 from workitems.outbox import Outbox
 from workitems.readings import Readings
+from workitems.registration import Registration
 from workitems.settings import Settings
 from workitems.telling import Telling
 from workitems.watch import PartsWatch
@@ -123,6 +124,7 @@ class Operator:
         every = settings.tracker_poll_seconds
         self._inbox = Inbox(api, self._channels, settings.watch_namespaces, every, wake)
         self._readings = Readings(clients.forge, wake, self.clock)
+        self._registration = Registration(api, clients.forge, settings, clock)
         outside = reconcile.Outside(self._outbox, self._readings, self)
         self._reconciler = reconcile.Reconciler(self._observer, act.Actor(api), ledger, outside, wake)
         self._show(ledger)
@@ -205,6 +207,7 @@ class Operator:
                     tasks.create_task(work)
                     for work in (
                         self._sweep(),
+                        self._registration.run(),
                         self._events.run(),
                         self._metrics.watch_loop(),
                         self._inbox.run(),
@@ -316,7 +319,7 @@ class Operator:
 
     async def _watch(self, stop: asyncio.Event) -> None:
         registry = kopf.OperatorRegistry()
-        handlers.register(registry, self._queue, self._reconciler, self._pulse.heard)
+        handlers.register(registry, self._queue, self._reconciler, self._pulse.heard, self._registration.changed)
         kopf.on.login(registry=registry)(self._login)
         settings = kopf.OperatorSettings()
         handlers.configure(settings)

@@ -102,7 +102,8 @@ class Readings:
         found = await forge.get(question.number) if question.number is not None else None
         head = await forge.head(question.branch) if question.branch else None
         checks = await forge.checks(question.commit) if question.checks else Checks(question.commit)
-        return Reading(question=question, pull_request=found, head=head, checks=checks)
+        reviews = await forge.reviews(question.number) if question.reviews and question.number is not None else ()
+        return Reading(question=question, pull_request=found, head=head, checks=checks, reviews=reviews)
 
     def _error(self, key: str, question: Question, error: str, *, reason: str = "", at_least: float = 0.0) -> Reading:
         failures = self._failures[key] = self._failures.get(key, 0) + 1

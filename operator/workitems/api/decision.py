@@ -12,20 +12,21 @@ Action = Literal["Approve", "Reject", "Answer", "Retry", "SendBack", "Abort"]
 Acknowledgement = Literal["Accepted", "Ignored", "Void"]
 
 COMMIT_PATTERN = r"^([0-9a-f]{40}|[0-9a-f]{64})$"
+Commit = Annotated[
+    str,
+    Field(
+        pattern=COMMIT_PATTERN,
+        max_length=64,
+        json_schema_extra=wording("write the commit's full hash in lower case"),
+    ),
+]
 
 
 class Approve(Model):
     """The documents of `gate` are good as they are at `commit`."""
 
     gate: Label
-    commit: Annotated[
-        str,
-        Field(
-            pattern=COMMIT_PATTERN,
-            max_length=64,
-            json_schema_extra=wording("write the commit's full hash in lower case"),
-        ),
-    ]
+    commit: Commit
     """The commit that was read; void if the documents differ between it and the head."""
 
 
@@ -33,6 +34,8 @@ class Reject(Model):
     """The documents of `gate` are not good; the comment says why."""
 
     gate: Label
+    commit: Commit | None = None
+    """The commit that was read; void if the documents differ between it and the head. None: whatever waits now."""
 
 
 class Empty(Model):

@@ -8,7 +8,7 @@ to its stage without a run, and a send-back is nothing but a stage that is no lo
 from __future__ import annotations
 
 from workitems.api import Gate, GateResult, GateStatus, Outcome, Phase, Rerun, Stage
-from workitems.core import begin, checks, gate_jobs, gates, merging, outcomes, pull_requests
+from workitems.core import begin, checks, gate_jobs, gates, merging, outcomes, pull_requests, reviews
 from workitems.core.draft import Draft
 from workitems.core.stages import DONE
 
@@ -132,5 +132,9 @@ def _wait_for_approval(draft: Draft, gate: Gate, status: GateStatus) -> None:
     name = draft.facts.item.metadata.name
     approve = outcomes.decision_command(draft, "approve", f'{{gate: "{gate.name}", commit: "{commit}"}}')
     read = f"read {draft.paths.documents} at {commit[:12]}"
-    message = f"{name} waits for a person at gate {gate.name}: {read}, then: {approve}"
+    known = draft.status.pull_request
+    there = f"review {known.url}, or " if known is not None and reviews.wanted(draft) else ""
+    message = f"{name} waits for a person at gate {gate.name}: {read}, then {there}run: {approve}"
+    if not there:
+        message = f"{name} waits for a person at gate {gate.name}: {read}, then: {approve}"
     draft.wait(Phase.IN_REVIEW, "WaitingForApproval", message)

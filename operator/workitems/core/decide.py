@@ -17,6 +17,7 @@ from workitems.core import (
     effects,
     manifests,
     pull_requests,
+    reviews,
     settle,
     start,
 )
@@ -40,6 +41,8 @@ def decide(facts: Facts) -> Plan:
         _go_on(draft)
     if item.status.phase not in conditions.FINISHED and draft.status.phase is not Phase.ABORTED:
         pull_requests.describe(draft)
+        if reviews.wanted(draft) and draft.status.content is not None:
+            reviews.settle(draft, pull_requests.question(draft))
     if not draft.merging:
         # Whatever the item does instead, nothing is merged meanwhile.
         draft.withdraw(pull_requests.MERGE, pull_requests.UPDATE_BRANCH)

@@ -8,6 +8,7 @@ older than the item was said to another item of the same name.
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import Literal
 
 from workitems.api import (
     DECISIONS_KEPT,
@@ -110,7 +111,7 @@ def _judge(draft: Draft, decision: Decision) -> Answer | None:
     if spec.approve is not None:
         return _approve(draft, decision)
     if spec.reject is not None:
-        return _reject(draft, spec)
+        return _reject(draft, decision)
     if spec.answer is not None:
         return _answer(draft, spec)
     if spec.retry is not None:
@@ -157,22 +158,8 @@ def _approve(draft: Draft, decision: Decision) -> Answer | None:
     status = _awaited(draft, spec.approve.gate)
     if not isinstance(status, GateStatus):
         return status
-    content = draft.status.content
-    stage = stages.stage_named(draft.spec, status.stage)
-    if content is None or stage is None:
-        raise AssertionError("an awaited gate has a stage and a content")
-    gate = next(g for g in stage.gates if g.name == status.name)
-    same = gates.Judge(stage, draft.paths, content, draft.now).holds(gate, status)
-    known = spec.approve.commit in (status.commit, draft.status.head)
-    if not known and not _looked_since(draft, decision):
-        # Perhaps the person improved the documents and pushed: the branch is looked at before the answer.
-        return None
-    if not known or not same:
-        message = (
-            f"{spec.approve.commit[:12]} is not what waits for approval: read {draft.paths.documents} at "
-            f"{draft.status.head} and approve that commit"
-        )
-        return "Void", "OtherContent", message
+    if (waits := _what_waits(draft, decision, status, spec.approve.commit)) is not True:
+        return waits
     approved = status.model_copy(
         update={
             "result": GateResult.PASSED,
@@ -187,17 +174,43 @@ def _approve(draft: Draft, decision: Decision) -> Answer | None:
     return "Accepted", "Approved", f"gate {status.name} passed for {spec.approve.commit[:12]}"
 
 
+def _what_waits(draft: Draft, decision: Decision, status: GateStatus, commit: str) -> Answer | Literal[True] | None:
+    """True: `commit` has what waits at the gate; else what becomes of the Decision; None: nobody can tell yet."""
+    content = draft.status.content
+    stage = stages.stage_named(draft.spec, status.stage)
+    if content is None or stage is None:
+        raise AssertionError("an awaited gate has a stage and a content")
+    gate = next(g for g in stage.gates if g.name == status.name)
+    same = gates.Judge(stage, draft.paths, content, draft.now).holds(gate, status)
+    known = commit in (status.commit, draft.status.head)
+    if not known and not _looked_since(draft, decision):
+        # Perhaps the person improved the documents and pushed: the branch is looked at before the answer.
+        return None
+    if known and same:
+        return True
+    message = (
+        f"{commit[:12]} is not what waits for approval: read {draft.paths.documents} at "
+        f"{draft.status.head} and say it about that commit"
+    )
+    return "Void", "OtherContent", message
+
+
 def _looked_since(draft: Draft, decision: Decision) -> bool:
     looked, said = draft.status.looked_at, decision.metadata.creation_timestamp
     return looked is not None and (said is None or said <= looked)
 
 
-def _reject(draft: Draft, spec: DecisionSpec) -> Answer:
+def _reject(draft: Draft, decision: Decision) -> Answer | None:
+    spec = decision.spec
     if spec.reject is None:
         raise AssertionError("only Reject comes here")
     status = _awaited(draft, spec.reject.gate)
     if not isinstance(status, GateStatus):
         return status
+    if spec.reject.commit is not None:
+        waits = _what_waits(draft, decision, status, spec.reject.commit)
+        if waits is not True:
+            return waits
     rejected = status.model_copy(
         update={
             "result": GateResult.FAILED,

@@ -59,6 +59,18 @@ class Commit:
 
 
 @dataclass(frozen=True)
+class Review:
+    """A person's review in the forge: the newest of each reviewer that is an approval or a request for changes."""
+
+    id: int
+    user: str
+    state: Literal["approved", "changes_requested"]
+    commit: str
+    body: str
+    submitted_at: datetime
+
+
+@dataclass(frozen=True)
 class Question:
     """What an item wants to know of its forge: its pull request, its branch, and the checks of one commit."""
 
@@ -69,6 +81,8 @@ class Question:
     """Whose head is wanted; empty: the pull request's will do."""
     checks: bool = True
     """Whether the checks of the commit are wanted."""
+    reviews: bool = False
+    """Whether people's reviews of the pull request count for anything now."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +94,7 @@ class Reading:
     head: str | None = None
     """Of the branch that was asked for; None: there is no such branch, or nobody asked."""
     checks: Checks = field(default_factory=lambda: Checks(""))
+    reviews: tuple[Review, ...] = ()
     error: str = ""
     """A sentence; empty: the forge has answered."""
     reason: str = ""
@@ -109,15 +124,3 @@ class MergeOutcome:
     """The merge commit, where it was merged."""
     message: str = ""
     """What the forge said, cut, for a person."""
-
-
-@dataclass(frozen=True)
-class Review:
-    """A person's review in the forge: the newest of each reviewer that is an approval or a request for changes."""
-
-    id: int
-    user: str
-    state: Literal["approved", "changes_requested"]
-    commit: str
-    body: str
-    submitted_at: datetime

@@ -58,7 +58,14 @@ class Acknowledge:
     status: DecisionStatus
 
 
-Action = EnsureSnapshot | EnsureClaim | CreateJob | DeleteJob | ReleaseJobs | Acknowledge
+@dataclass(frozen=True)
+class CreateDecision:
+    """What a person said elsewhere, as a Decision; one that exists already was created by an earlier look."""
+
+    manifest: dict[str, Any]
+
+
+Action = EnsureSnapshot | EnsureClaim | CreateJob | DeleteJob | ReleaseJobs | Acknowledge | CreateDecision
 
 
 @dataclass(frozen=True)
@@ -83,7 +90,7 @@ class Plan:
 
 def _name(action: Action) -> str:
     match action:
-        case CreateJob(manifest) | EnsureClaim(manifest) | EnsureSnapshot(manifest):
+        case CreateJob(manifest) | EnsureClaim(manifest) | EnsureSnapshot(manifest) | CreateDecision(manifest):
             return f"{type(action).__name__} {manifest['metadata']['name']}"
         case DeleteJob(name) | Acknowledge(name):
             return f"{type(action).__name__} {name}"

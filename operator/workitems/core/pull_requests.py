@@ -10,7 +10,7 @@ import hashlib
 from datetime import timedelta
 
 from workitems.api import Effect, GateResult, GateStatus, Phase, PullRequestStatus, Stage, WorkItem, WorkItemStatus
-from workitems.core import begin, effects, gates, outcomes, stages
+from workitems.core import begin, effects, gates, outcomes, reviews, stages
 from workitems.core.draft import Draft
 from workitems.core.forge import PullRequest, Question
 
@@ -118,7 +118,8 @@ def question(draft: Draft) -> Question:
     known, content = draft.status.pull_request, draft.status.content
     if content is None:
         raise AssertionError("asked about a head before there was one")
-    return Question(number=known.number if known is not None else None, commit=content.commit)
+    number = known.number if known is not None else None
+    return Question(number=number, commit=content.commit, reviews=reviews.wanted(draft))
 
 
 def describe(draft: Draft) -> None:
@@ -175,7 +176,11 @@ def pushed(draft: Draft) -> bool:
     content, reading = draft.status.content, draft.facts.reading
     if content is None or not draft.has_forge or draft.facts.problem is not None:
         return False
-    asked = Question(None, content.commit, branch=draft.status.branch or "", checks=False)
+    # In one question with what people say about the pull request.
+    known = draft.status.pull_request if reviews.wanted(draft) else None
+    number = known.number if known is not None else None
+    branch = draft.status.branch or ""
+    asked = Question(number, content.commit, branch=branch, checks=False, reviews=known is not None)
     if reading is None or reading.question != asked:
         draft.question = asked
         return False

@@ -1,0 +1,168 @@
+"""The webhooks of Repositories with `webhooks.manage`: registered at the forge, and again if somebody deletes them.
+
+Seen to at the start, at every sweep, and whenever a Repository changes. Nothing waits for it: items poll what no
+webhook tells. What came of it stands in the Repository's status, as the condition WebhookRegistered. No forge shows the
+secret of a webhook, so status remembers which version of the Secret it was registered with: another one may hold
+another secret, and the webhook is replaced.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from datetime import datetime
+
+import structlog
+from pydantic import ValidationError
+
+from workitems import cluster, errors
+from workitems.api import API_VERSION, Condition, Repository
+from workitems.api.repository import RegisteredWebhook, RepositoryStatus
+from workitems.readings import ForgeOf
+from workitems.settings import Settings
+from workitems.webhook_secrets import secret_value
+from workitems.webhooks import PATH
+
+log = structlog.get_logger(__name__)
+
+REGISTERED = "WebhookRegistered"
+SOURCE = "gitea"
+TOGETHER_SECONDS = 1.0
+"""Many Repositories change at once when an operator starts: they are looked at together."""
+
+
+class Registration:
+    """Keeps webhooks registered."""
+
+    def __init__(
+        self, api: cluster.Cluster, forge_of: ForgeOf, settings: Settings, clock: Callable[[], datetime]
+    ) -> None:
+        """Take the connection, how to reach a Repository's forge, the settings, and the clock."""
+        self._api = api
+        self._forge_of = forge_of
+        self._settings = settings
+        self._clock = clock
+        self._changed = asyncio.Event()
+
+    def changed(self) -> None:
+        """Some Repository is not what it was."""
+        self._changed.set()
+
+    async def run(self) -> None:
+        """Look after all of them until cancelled."""
+        while True:
+            self._changed.clear()
+            try:
+                await self._look_at_all()
+            except errors.Transient as error:
+                # The next sweep is as good.
+                log.warning("webhooks not looked at", error=str(error))
+            try:
+                async with asyncio.timeout(self._settings.sweep_seconds):
+                    await self._changed.wait()
+            except TimeoutError:
+                continue
+            await asyncio.sleep(TOGETHER_SECONDS)
+
+    async def _look_at_all(self) -> None:
+        async for body in self._repositories():
+            name = f"{body['metadata']['namespace']}/{body['metadata']['name']}"
+            try:
+                repository = Repository.parse(body)
+            except ValidationError:
+                # Its items say what is wrong with it.
+                continue
+            try:
+                await self._look(repository)
+            except errors.WorkItemsError as error:
+                log.warning("webhook not looked at", repository=name, error=str(error))
+            except Exception:
+                # Our bug: one Repository's webhook must not stop the others', let alone the operator.
+                log.exception("bug", repository=name)
+
+    async def _repositories(self) -> AsyncIterator[cluster.JSONObject]:
+        for namespace in self._settings.watch_namespaces or (None,):
+            async for body in self._api.list(cluster.REPOSITORIES, namespace):
+                yield body
+
+    async def _look(self, repository: Repository) -> None:
+        before, webhooks = repository.status, repository.spec.webhooks
+        if webhooks is None or not webhooks.manage:
+            # Whoever wants to manage it themselves finds it at the forge, and no word of ours about it.
+            others = tuple(c for c in before.conditions if c.type != REGISTERED)
+            await self._write(repository, before.model_copy(update={"conditions": others, "webhook": None}))
+            return
+        webhook: RegisteredWebhook | None
+        try:
+            webhook = await self._register(repository, webhooks.secret_name)
+            outcome = ("True", "Registered", f"deliveries go to {webhook.url}")
+        except errors.Permanent as error:
+            webhook, outcome = before.webhook, ("False", error.reason, str(error))
+        except errors.Transient as error:
+            webhook, outcome = before.webhook, ("False", "ForgeUnreachable", str(error))
+        conditions = self._conditions(repository, outcome)
+        await self._write(repository, before.model_copy(update={"conditions": conditions, "webhook": webhook}))
+
+    async def _register(self, repository: Repository, secret_name: str) -> RegisteredWebhook:
+        meta, known = repository.metadata, repository.status.webhook
+        if self._settings.webhook_url is None or self._settings.webhook_port is None:
+            message = (
+                "the operator receives no webhooks: set WORKITEMS_WEBHOOK_PORT, and WORKITEMS_WEBHOOK_URL to the "
+                "address by which the forge reaches it"
+            )
+            raise errors.Permanent("NoReceiver", message)
+        body = await self._api.get(cluster.SECRETS, meta.namespace, secret_name)
+        secret = secret_value(body, SOURCE)
+        if body is None or secret is None:
+            message = (
+                f"Secret {secret_name} in namespace {meta.namespace}, which Repository {meta.name} names in "
+                f"spec.webhooks, has no key {SOURCE}: put a long random value there"
+            )
+            raise errors.Permanent("SecretNotFound", message)
+        path = PATH.format(namespace=meta.namespace, repository=meta.name, source=SOURCE)
+        url = f"{self._settings.webhook_url.rstrip('/')}{path}"
+        version = str(body["metadata"].get("resourceVersion", ""))
+        renew = known is None or (known.url, known.secret_version) != (url, version)
+        forge = await self._forge_of(meta.namespace, meta.name)
+        try:
+            text = secret.decode()
+        except UnicodeDecodeError:
+            message = f"key {SOURCE} of Secret {secret_name} in namespace {meta.namespace} is no text"
+            raise errors.Permanent("SecretUnreadable", message) from None
+        found = await forge.ensure_webhook(url, text, renew=renew)
+        if known is None or known.id != found:
+            log.info("webhook registered", repository=f"{meta.namespace}/{meta.name}", id=found, url=url)
+        return RegisteredWebhook(id=found, url=url, secret_version=version)
+
+    def _conditions(self, repository: Repository, outcome: tuple[str, str, str]) -> tuple[Condition, ...]:
+        value, reason, message = outcome
+        conditions = repository.status.conditions
+        old = next((c for c in conditions if c.type == REGISTERED), None)
+        new = Condition(
+            type=REGISTERED,
+            status=value,
+            reason=reason,
+            message=message,
+            observed_generation=repository.metadata.generation,
+            last_transition_time=old.last_transition_time if old is not None and old.status == value else self._clock(),
+        )
+        return (*(c for c in conditions if c.type != REGISTERED), new)
+
+    async def _write(self, repository: Repository, status: RepositoryStatus) -> None:
+        if status == repository.status:
+            return
+        meta = repository.metadata
+        status = status.model_copy(update={"observed_generation": meta.generation})
+        body = {
+            "apiVersion": API_VERSION,
+            "kind": "Repository",
+            "metadata": {
+                "name": meta.name,
+                "namespace": meta.namespace,
+                "uid": meta.uid,
+                "resourceVersion": meta.resource_version,
+            },
+            "spec": repository.spec.to_json(),
+            "status": status.to_json(),
+        }
+        await self._api.replace_status(cluster.REPOSITORIES, body)

@@ -1,0 +1,110 @@
+"""`webhooks.manage`, by the whole operator: registered, repaired, replaced, and what stands in the way is said."""
+
+from __future__ import annotations
+
+import base64
+from typing import Any
+
+from tests.loop.lab import NAMESPACE, Lab, free_port
+from tests.loop.store import JSON, REPOSITORIES, SECRETS
+from tests.unit.core.world import FORGE
+from workitems import errors
+
+URL = f"https://hooks.example.com/hooks/{NAMESPACE}/shop/gitea"
+
+
+def encoded(value: str) -> JSON:
+    return {"gitea": base64.b64encode(value.encode()).decode()}
+
+
+def prepare(lab: Lab, *, secret: bool = True, **webhooks: Any) -> None:
+    lab.repository_with_forge()
+    lab.repository(forge=FORGE, webhooks={"secretName": "shop-webhooks", "manage": True, **webhooks})
+    if secret:
+        lab.store.create(
+            SECRETS,
+            NAMESPACE,
+            {
+                "apiVersion": "v1",
+                "kind": "Secret",
+                "metadata": {"name": "shop-webhooks"},
+                "data": encoded("one\n"),
+            },
+        )
+
+
+def start(lab: Lab, **settings: Any) -> None:
+    lab.start(**{"webhook_port": free_port(), "webhook_url": "https://hooks.example.com/", **settings})
+
+
+def registered(lab: Lab) -> tuple[str, str, str]:
+    """Status, reason and message of the condition."""
+    status = lab.store.get(REPOSITORIES, NAMESPACE, "shop").get("status") or {}
+    for condition in status.get("conditions") or ():
+        if condition["type"] == "WebhookRegistered":
+            return condition["status"], condition["reason"], condition["message"]
+    return "", "", ""
+
+
+def writes(lab: Lab) -> int:
+    return sum(call.kind is REPOSITORIES for call in lab.server.writes())
+
+
+async def test_it_is_registered_repaired_and_replaced(lab: Lab) -> None:
+    prepare(lab)
+    start(lab)
+    await lab.until(lambda: bool(registered(lab)[0]), "an outcome")
+    assert registered(lab) == ("True", "Registered", f"deliveries go to {URL}")
+    assert lab.forge.webhooks == {URL: "one"}
+    assert writes(lab) == 1
+    await lab.rest(3600)
+    assert writes(lab) == 1
+    lab.forge.webhooks.clear()
+    await lab.rest(200)
+    assert lab.forge.webhooks == {URL: "one"}
+    # Nobody can see which secret a forge has: a new one means a new webhook.
+    lab.store.patch(SECRETS, NAMESPACE, "shop-webhooks", {"data": encoded("two")})
+    await lab.rest(200)
+    assert lab.forge.webhooks == {URL: "two"}
+    await lab.stop()
+
+
+async def test_a_repository_that_changes_is_seen_to_at_once(lab: Lab) -> None:
+    prepare(lab, manage=False)
+    start(lab, sweep_seconds=86400)
+    await lab.rest(60)
+    assert (lab.forge.webhooks, registered(lab)) == ({}, ("", "", ""))
+    lab.repository(webhooks={"secretName": "shop-webhooks", "manage": True})
+    await lab.rest(5)
+    assert registered(lab)[0] == "True"
+    lab.repository(webhooks={"secretName": "shop-webhooks", "manage": False})
+    await lab.rest(5)
+    assert registered(lab) == ("", "", "")
+    # It is somebody else's now.
+    assert lab.forge.webhooks == {URL: "one"}
+
+
+async def test_what_stands_in_the_way_is_said_and_mends_itself(lab: Lab) -> None:
+    prepare(lab, secret=False)
+    lab.start()
+    await lab.until(lambda: bool(registered(lab)[0]), "an outcome")
+    assert registered(lab)[:2] == ("False", "NoReceiver")
+    assert "set WORKITEMS_WEBHOOK_PORT, and WORKITEMS_WEBHOOK_URL" in registered(lab)[2]
+    await lab.stop()
+    start(lab)
+    await lab.rest(60)
+    assert registered(lab)[:2] == ("False", "SecretNotFound")
+    assert "Secret shop-webhooks in namespace team-a" in registered(lab)[2]
+    body = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "shop-webhooks"}, "data": encoded("one")}
+    lab.store.create(SECRETS, NAMESPACE, body)
+    lab.forge.away = "no connection"
+    await lab.rest(200)
+    assert registered(lab) == ("False", "ForgeUnreachable", "no connection")
+    lab.forge.away = ""
+    lab.forge.refuses = errors.Permanent("Forbidden", "needs to administer it")
+    await lab.rest(200)
+    assert registered(lab) == ("False", "Forbidden", "needs to administer it")
+    lab.forge.refuses = None
+    await lab.rest(200)
+    assert registered(lab)[:2] == ("True", "Registered")
+    assert writes(lab) == 5
