@@ -16,13 +16,18 @@ The same rules stand in a ClusterRole, or in a Role of each served namespace.
 - apiGroups: [workitems.dev]
   resources: [decisions, decisions/status]
   verbs: [patch]
-# Issues of a tracker become WorkItems, which follow edits until they start; what is said there becomes Decisions.
+# Issues of a tracker become WorkItems, which follow edits until they start; what is said there, or in a
+# review in the forge, becomes Decisions.
 - apiGroups: [workitems.dev]
   resources: [workitems]
   verbs: [create, patch]
 - apiGroups: [workitems.dev]
   resources: [decisions]
   verbs: [create]
+# What became of a webhook that it registers.
+- apiGroups: [workitems.dev]
+  resources: [repositories/status]
+  verbs: [update]
 # One Job a run; the Pod's end is the signal.
 - apiGroups: [batch]
   resources: [jobs]
