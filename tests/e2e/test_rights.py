@@ -33,7 +33,7 @@ OTHER_PROGRAMS = ("kubectl", "curl", "Python-urllib")
 """Tests that try what the operator's account may do, by hand."""
 UNSEEN: dict[Right, str] = {
     ("workitems.dev", "pipelines", "create"): "an apply that creates is logged as patch, and authorised as both",
-    ("workitems.dev", "repositories/status", "update"): "webhooks.manage needs a forge: tests/loop/test_registration.py",
+    ("workitems.dev", "repositories/status", "update"): "needs a forge: tests/loop/test_registration.py",
 }
 
 
