@@ -81,6 +81,8 @@ class Lab:
     """The operator's log, for what a failing test has to say."""
     past: Past | None = None
     """Where to begin; None: with nothing."""
+    at_its_forge: bool = False
+    """The forge is the one that the Repository names, and `forge` stands idle."""
 
     def __post_init__(self) -> None:
         self.store = self.past.store.copy() if self.past is not None else Store(virtual.now)
@@ -140,7 +142,8 @@ class Lab:
         self.health_url = f"http://127.0.0.1:{chosen['health_port']}"
         self._stop = asyncio.Event()
         line: Any = Line(self.forge, lambda: token in self.server.tokens)
-        work = operate.operate(Settings(**chosen), self._stop, virtual.now, lambda *_: line)
+        make_forge = None if self.at_its_forge else lambda *_: line
+        work = operate.operate(Settings(**chosen), self._stop, virtual.now, make_forge)
         self._operator = asyncio.create_task(work)
         self._operator.add_done_callback(lambda _task: self._changed.set())
 

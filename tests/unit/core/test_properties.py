@@ -239,6 +239,9 @@ def closes(world: World) -> None:
 
 
 def reopens(world: World) -> None:
+    if world.status.phase in FINISHED:
+        # Whoever reopens the pull request of an item that is over has it for themselves.
+        return
     for pull in world.forge.pulls.values():
         if pull.state == "closed" and not world.forge.open():
             pull.state = "open"
