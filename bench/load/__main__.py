@@ -7,6 +7,8 @@ import asyncio
 import contextlib
 import os
 import platform
+import signal
+import sys
 from pathlib import Path
 
 from bench.load import controlplane, objects, scenarios
@@ -33,6 +35,8 @@ def main() -> None:
     options = Options(
         tuple(arguments.rates), arguments.seconds, tuple(arguments.fleets), arguments.idle, arguments.profile
     )
+    # Ended from outside, it still takes its control plane away.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended by SIGTERM"))
     with controlplane.running() as plane:
         asyncio.run(_measure(plane, options, arguments.waiting))
 
