@@ -23,7 +23,8 @@ BOT_SCOPES = ("write:repository", "write:issue")
 """All that the operator needs: pull requests, merges and webhooks; comments."""
 TIMEOUT_SECONDS = 60.0
 PAGE = 50
-MERGE_TRIES = 40
+TRIES = 60
+PAUSE_SECONDS = 0.5
 
 
 @dataclass(frozen=True)
@@ -155,6 +156,12 @@ class Repository:
             file.write_bytes(data)
             self.git(Path(scratch), "clone", "--quiet", "--mirror", str(file), "mirror")
             self.git(Path(scratch) / "mirror", "push", "--quiet", self.url, "refs/heads/*:refs/heads/*")
+        # Gitea takes note of a push a moment later, and calls the repository empty until then.
+        for _ in range(TRIES):
+            if not self.ask("GET")["empty"]:
+                return
+            time.sleep(PAUSE_SECONDS)
+        raise GiteaError(f"{self.url} took a push and calls itself empty all the same")
 
     def git(self, folder: Path, *arguments: str) -> str:
         """Run git in a folder as this user, for pushes that REST cannot make. Raises GiteaError when it fails."""
@@ -235,11 +242,11 @@ class Repository:
 
     def merge(self, number: int, method: str = "merge") -> None:
         """Merge a pull request, as a person does, who is asked to try again while Gitea still looks for conflicts."""
-        for _ in range(MERGE_TRIES):
+        for _ in range(TRIES):
             answer = self.send("POST", f"/pulls/{number}/merge", {"Do": method})
             if answer.status_code != 405 or "try again later" not in answer.text:
                 break
-            time.sleep(0.5)
+            time.sleep(PAUSE_SECONDS)
         if answer.is_error:
             raise GiteaError(f"merging pull request {number} as {self.client.user}: {answer.text[:400]}")
 
