@@ -1,0 +1,261 @@
+"""Items and a real forge in the cluster, with a Gitea that goes away and an operator that dies where it hurts most.
+
+It dies right after a request was carried out, before it can know. What it did must not happen a second time.
+
+All items are under way at the same time, in one Repository. They wait at their `ci` gates until the forge has been away
+and is back; from then on the CI server answers for every head, as one does.
+"""
+
+from __future__ import annotations
+
+import collections
+import threading
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from hack.cluster import images
+from hack.demo.cluster import Kubectl
+from hack.gitea import incluster, manifests
+from hack.gitea.client import Repository
+from hack.gitea.errors import GiteaError
+from tests.e2e import session
+from tests.e2e.crossing import Crossing, crossing
+from tests.e2e.lab import PATIENCE_SECONDS, Lab, only, said
+
+pytestmark = [pytest.mark.e2e, pytest.mark.alone]
+
+NAMESPACE = "wi-e2e-gitea"
+NAMES = ("whole", "red", "by-hand", "conflict", "plain")
+SECONDS = PATIENCE_SECONDS * 2
+"""Five items, and an operator that has to start again five times."""
+
+
+@dataclass
+class Ci:
+    """A CI server: answers once for the head of every open pull request, red for those in `red`."""
+
+    repository: Repository
+    red: set[str] = field(default_factory=set)
+    answered: dict[str, str] = field(default_factory=dict)
+    """What it said, by commit."""
+    failure: BaseException | None = None
+    _over: threading.Event = field(default_factory=threading.Event)
+
+    def run(self) -> None:
+        """Until `stop`, in a thread of its own."""
+        while not self._over.wait(1):
+            try:
+                self._answer()
+            except GiteaError:
+                # The forge is away: it asks again, as CI servers do.
+                continue
+            except Exception as error:  # noqa: BLE001 - a thread's errors are nobody's otherwise
+                self.failure = error
+                return
+
+    def stop(self) -> None:
+        """End."""
+        self._over.set()
+
+    def _answer(self) -> None:
+        for pull in self.repository.pull_requests("open"):
+            branch, head = pull["head"]["ref"], pull["head"]["sha"]
+            if head in self.answered:
+                continue
+            first = not any(said.startswith(f"{branch} ") for said in self.answered.values())
+            state = "failure" if first and branch in self.red else "success"
+            # Two contexts, so that the worse of them counts.
+            self.repository.report(head, "lint", "success")
+            self.repository.report(head, "build", state, "https://ci.example.com/1")
+            self.answered[head] = f"{branch} {state}"
+
+
+@dataclass
+class Story:
+    """What the items' way has left to look at."""
+
+    lab: Lab
+    repository: Repository
+    between: Crossing
+    ci: Ci
+    waited: dict[str, tuple[str, str]]
+    """What an item said while the forge was away."""
+    opened: dict[str, dict[str, Any]]
+    """The items' statuses while the checks were awaited."""
+    base: str
+    """The commit that a person pushed to main meanwhile."""
+
+
+@pytest.fixture(scope="module")
+def story(shared_lab: Lab) -> Iterator[Story]:
+    lab = shared_lab
+    server = manifests.Gitea(NAMESPACE, images.gitea(lab.cluster))
+    session.apply(lab.cluster, session.namespace(NAMESPACE))
+    gitea = incluster.Installation(Kubectl(lab.cluster.kubectl, NAMESPACE), server)
+    gitea.install()
+    session.kubectl(lab.cluster, "-n", NAMESPACE, "rollout", "status", f"deploy/{server.name}", "--timeout=180s")
+    with gitea.administrator() as admin, crossing(admin.url, lab.operator) as between:
+        repository = admin.create_repository("shop", session.ROOT / "tests/e2e/seed")
+        bot = incluster.bot(admin, f"bot-{uuid.uuid4().hex[:6]}", repository)
+        lab.apply(incluster.credentials(lab.namespace, "shop-gitea", bot), _repository(server, between, repository))
+        lab.pipeline(change=_two_stages)
+        between.die_after(r"POST .*/pulls", r"POST .*/pulls", r"PATCH .*/pulls/\d+", r"POST .*/merge", r"POST .*/merge")
+        _create(lab)
+        opened = {name: lab.wait(name, _waits_for_checks, "its checks", SECONDS) for name in NAMES}
+
+        gitea.scale(0)
+        away = {name: lab.wait(name, _unreachable, "a forge that is away", SECONDS) for name in ("whole", "plain")}
+        gitea.scale(1)
+        base = _pushed(repository)
+        ci = Ci(repository, red={"workitem/red"})
+        thread = threading.Thread(target=ci.run, daemon=True)
+        thread.start()
+        # In the middle of its last run, so that its merge is left to a person.
+        lab.running("by-hand", "deploy")
+        lab.suspend("by-hand")
+        yield Story(lab, repository, between, ci, {name: said(status) for name, status in away.items()}, opened, base)
+        ci.stop()
+        thread.join()
+        assert ci.failure is None, ci.failure
+    session.kubectl(lab.cluster, "delete", "namespace", NAMESPACE, "--wait=false")
+
+
+def _repository(server: manifests.Gitea, between: Crossing, repository: Repository) -> dict[str, Any]:
+    """Git goes to the server itself, as the pods reach it; the operator's requests pass by us."""
+    name, owner = repository.name, repository.owner
+    token = {"secretName": "shop-gitea", "key": "token"}
+    spec = {
+        "url": f"{server.url}/{owner}/{name}.git",
+        "credentials": {"secretName": "shop-gitea"},
+        "worktree": {"emptyDir": {}},
+        "forge": {"gitea": {"url": between.address, "owner": owner, "name": name, "token": token}},
+    }
+    return {"apiVersion": "workitems.dev/v1alpha1", "kind": "Repository", "metadata": {"name": "shop"}, "spec": spec}
+
+
+def _two_stages(spec: dict[str, Any]) -> None:
+    only("development", "deploy", gates=("ci-green",))(spec)
+    development, deploy = spec["stages"]
+    development["gates"][0]["ci"] = {"whenAbsent": "Wait", "timeout": "60m", "contexts": ["build", "lint"]}
+    deploy["merge"] = {
+        "method": "merge",
+        "deleteBranch": True,
+        "onConflict": [{"sendBackTo": "development", "maxAttempts": 2}],
+    }
+
+
+def _create(lab: Lab) -> None:
+    for name in NAMES:
+        writes = [{"write": {f"src/{name}.txt": f"{text} of {name}\n"}} for text in ("first", "second")]
+        script: dict[str, Any] = {"development": writes}
+        if name == "conflict":
+            writes[0]["write"], writes[1]["write"] = {"src/price.txt": "ours\n"}, {"src/price.txt": "theirs\n"}
+            script["keepPrompts"] = True
+        if name == "by-hand":
+            # Long enough to be suspended in the middle.
+            script["deploy"] = [{"write": {"{docs}/14-deploy.md": "Released.\n"}, "sleep": 15}]
+        lab.item(name, script)
+
+
+def _pushed(repository: Repository) -> str:
+    """A person's push to main, as soon as the way to the server is there again."""
+    pause = threading.Event()
+    for _ in range(100):
+        try:
+            return repository.commit("main", "src/price.txt", "theirs\n", "Prices in cents")
+        except GiteaError:
+            pause.wait(0.3)
+    raise AssertionError("the forge did not come back")
+
+
+def _waits_for_checks(status: dict[str, Any]) -> bool:
+    return status.get("pullRequest") is not None and said(status)[0] == "WaitingForChecks"
+
+
+def _unreachable(status: dict[str, Any]) -> bool:
+    return said(status)[0] == "ForgeUnreachable"
+
+
+@pytest.mark.timeout(1200)
+def test_every_item_has_exactly_one_pull_request_whenever_the_operator_died(story: Story) -> None:
+    assert [asked for asked in story.between.killed if asked.endswith("/pulls")], "it died after opening one"
+    heads = collections.Counter(pull["head"]["label"] for pull in story.repository.pull_requests())
+    assert sorted(heads.values()) == [1] * len(NAMES)
+    numbers = {pull["number"] for pull in story.repository.pull_requests()}
+    assert {status["pullRequest"]["number"] for status in story.opened.values()} == numbers
+
+
+def test_a_forge_that_is_away_is_named_and_costs_nothing_but_time(story: Story) -> None:
+    for reason, message in story.waited.values():
+        assert reason == "ForgeUnreachable"
+        assert "asked again until it answers" in message
+    status = story.lab.wait_phase("plain", "Done", SECONDS)
+    assert [run["result"] for run in status["runs"]] == ["Succeeded", "Succeeded"]
+
+
+@pytest.mark.timeout(900)
+def test_a_whole_item_ends_done_with_its_branch_merged_and_gone(story: Story) -> None:
+    status = story.lab.wait_phase("whole", "Done", SECONDS)
+    pull = status["pullRequest"]
+    there = story.repository.ask("GET", f"/pulls/{pull['number']}")
+    assert (pull["state"], there["merged"]) == ("merged", True)
+    assert pull["mergeCommit"] == there["merge_commit_sha"]
+    assert pull["head"] == status["head"] == there["head"]["sha"]
+    assert "src/whole.txt" in story.repository.files("main")
+    assert not story.repository.has("workitem/whole")
+    assert "| development | ci-green |" in there["body"]
+    gate = next(gate for gate in status["gates"] if gate["name"] == "ci-green")
+    assert (gate["result"], gate["commit"]) == ("Passed", status["head"])
+    assert "build" in gate["message"]
+
+
+@pytest.mark.timeout(900)
+def test_a_red_check_sends_the_item_back_and_a_green_one_of_the_new_head_lets_it_pass(story: Story) -> None:
+    status = story.lab.wait_phase("red", "Done", SECONDS)
+    assert [run["stage"] for run in status["runs"]] == ["development", "development", "deploy"]
+    assert status["attempts"]["development"] == 2
+    assert story.ci.answered[status["runs"][0]["commit"]] == "workitem/red failure"
+    assert story.repository.read("src/red.txt") == "second of red\n"
+
+
+@pytest.mark.timeout(900)
+def test_a_merge_by_a_person_finishes_the_item_and_is_not_done_twice(story: Story) -> None:
+    lab = story.lab
+    status = lab.wait("by-hand", lambda status: "nothing is merged" in said(status)[1], "a held merge", SECONDS)
+    number = status["pullRequest"]["number"]
+    story.repository.merge(number)
+    lab.suspend("by-hand", value=False)
+    done = lab.wait_phase("by-hand", "Done", SECONDS)
+    there = story.repository.ask("GET", f"/pulls/{number}")
+    assert done["pullRequest"]["mergeCommit"] == there["merge_commit_sha"]
+    assert not [asked for asked in story.between.requests if asked.startswith("POST") and f"/{number}/merge" in asked]
+
+
+@pytest.mark.timeout(900)
+def test_a_conflict_goes_back_to_development_which_is_told_the_commits_of_the_base(story: Story) -> None:
+    status = story.lab.wait_phase("conflict", "Done", SECONDS)
+    assert [run["stage"] for run in status["runs"]] == ["development", "deploy", "development", "deploy"]
+    documents = "docs/work-items/conflict"
+    prompt = story.repository.read(f"{documents}/prompt-development-2.md")
+    assert f"{story.base[:12]} Prices in cents (src/price.txt)" in prompt
+    assert story.repository.read("src/price.txt") == "theirs\n"
+
+
+@pytest.mark.timeout(900)
+def test_nothing_was_merged_opened_or_said_twice(story: Story) -> None:
+    for name in NAMES:
+        story.lab.wait_phase(name, "Done", SECONDS)
+    story.between.all_died()
+    assert len(story.between.killed) == 5
+    pulls = story.repository.pull_requests()
+    assert len(pulls) == len(NAMES)
+    assert all(pull["merged"] for pull in pulls)
+    merges = [subject for subject in story.repository.subjects("main") if subject.startswith("Merge ")]
+    assert len(merges) == len(NAMES)
+    for pull in pulls:
+        comments = [comment["body"] for comment in story.repository.comments(pull["number"])]
+        assert len(set(comments)) == len(comments)
