@@ -20,10 +20,13 @@ from hack.demo.errors import DemoError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from hack.gitea.client import Repository
+
 KIND = "workitems.workitems.dev"
 STALL_SECONDS = 300
 FIRST_LOOK_SECONDS = 60  # an operator that runs writes a first status within a second or two
 GATE = "analysis-approved"
+CI_CONTEXT = "build"
 GIVEN_UP = {"Blocked", "Aborted", "NeedsInput", "Suspended"}
 
 
@@ -68,14 +71,16 @@ class Screen:
 
 @dataclasses.dataclass
 class Follower:
-    """Follows the item `name`; `user` is who approves."""
+    """Follows the item `name`; `user` is who approves, `repository` where the CI server's answers are sent."""
 
     kubectl: Kubectl
     name: str
     user: str
     screen: Screen
+    repository: Repository
     stall_seconds: float = STALL_SECONDS
     approved: set[str] = dataclasses.field(default_factory=set)
+    answered: set[str] = dataclasses.field(default_factory=set)
 
     def to_the_end(self) -> Object:
         """Return the finished item. Raises DemoError when it stops before its end, or nothing changes for too long."""
@@ -105,6 +110,7 @@ class Follower:
                 if self._is_over(item):
                     return item
                 self._approve(item)
+                self._answer_as_ci(item)
         finally:
             watch.stop()
 
@@ -132,6 +138,16 @@ class Follower:
         self.kubectl.create(body)
         made = f"Decision {body['metadata']['name']}"
         self.screen.say(f"→ approving {GATE} as {self.user} for the documents of commit {head[:10]} ({made})")
+
+    def _answer_as_ci(self, item: Object) -> None:
+        """Report success once for each head that waits for CI, as a CI server would: the demo brings none."""
+        status = view.status_of(item)
+        head = status.get("head")
+        if view.ready(item)[0] != "WaitingForChecks" or not head or head in self.answered:
+            return
+        self.answered.add(head)
+        self.repository.report(head, CI_CONTEXT, "success")
+        self.screen.say(f"→ reporting {CI_CONTEXT} success on commit {head[:10]}, as a CI server would")
 
     def _stalled(self, seconds: float) -> str:
         there = Kubectl(self.kubectl.command, install.OPERATOR)

@@ -1,11 +1,10 @@
-"""What the demo puts into a cluster, and in which order: images, chart, git server, repository, pipeline.
+"""What the demo puts into a cluster, and in which order: images, chart, forge, repository, pipeline.
 
 Each step can be repeated on a cluster that has it already, so the demo runs again where it ran before.
 """
 
 from __future__ import annotations
 
-import secrets
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,10 +14,10 @@ from hack.cluster import helm, settings, shell
 from hack.cluster.errors import ClusterError
 from hack.demo.cluster import Kubectl, Object
 from hack.demo.errors import DemoError
-from hack.gitserver import bundle, manifests
 
 if TYPE_CHECKING:
     from hack.cluster.images import Images
+    from hack.gitea.client import Repository
 
 DEMO = Path(__file__).parent
 ROOT = DEMO.parents[1]
@@ -26,7 +25,8 @@ NAMESPACE = "workitems-demo"
 OPERATOR = "workitem-operator"
 CHART = ROOT / "charts" / OPERATOR
 REPOSITORY = "shop"
-BOT = "workitem-bot"
+WEBHOOKS = f"{OPERATOR}-webhooks.{OPERATOR}.svc"
+"""Where the operator takes what Gitea tells it."""
 ROLLOUT_TIMEOUT = "180s"
 
 
@@ -51,8 +51,10 @@ def operator(kubectl: Kubectl, images: Images) -> None:
     there.apply([manifest("operator-namespace")])
     # One that was installed before there was a chart: what a Deployment selects cannot be changed.
     there.run("delete", "deployment", "-l", "app.kubernetes.io/name=workitem-operator,!helm.sh/chart")
-    shell.run([*helm_command(program, kubectl), *helm.taking_over(program), *values(images)])
-    _rollout(there, OPERATOR)
+    # Webhooks, so that nothing that happens at the forge waits to be asked for.
+    chosen = [*values(images), "--set=webhooks.enabled=true", f"--set-string=webhooks.url=http://{WEBHOOKS}"]
+    shell.run([*helm_command(program, kubectl), *helm.taking_over(program), *chosen])
+    rollout(there, OPERATOR)
 
 
 def helm_command(program: Path, kubectl: Kubectl) -> list[str]:
@@ -90,17 +92,20 @@ def check_operator(kubectl: Kubectl) -> None:
         )
 
 
-def shop(kubectl: Kubectl, images: Images) -> None:
-    """Install the git server with the shop's repository, and the Repository and Pipeline that items refer to."""
-    shell.say(f"installing the git server, Repository {REPOSITORY} and Pipeline default in namespace {NAMESPACE}")
+def namespace(kubectl: Kubectl) -> None:
+    """Create the namespace in which everything of the demo lives."""
     kubectl.apply([manifest("namespace")])
-    server = manifests.GitServer(NAMESPACE, images.agent)
-    # A password of its own for each cluster, made here and kept nowhere else. It stays: pods may be using it.
-    if kubectl.find("secret", server.secret_name) is None:
-        kubectl.apply([manifests.secret(server, BOT, secrets.token_urlsafe(24))])
-    kubectl.apply(manifests.manifests(server, {REPOSITORY: bundle.bundle(DEMO / "repository")}))
-    kubectl.apply([agents(), manifest("repository"), manifest("pipeline")])
-    _rollout(kubectl, server.name)
+
+
+def shop(kubectl: Kubectl) -> None:
+    """Create the Repository and the Pipeline that items refer to."""
+    shell.say(f"installing Repository {REPOSITORY} and Pipeline default in namespace {NAMESPACE}")
+    wanted, found = manifest("repository"), kubectl.find("repositories.workitems.dev", REPOSITORY)
+    if found is not None and found["spec"]["url"] != wanted["spec"]["url"]:
+        # An address cannot be changed: an earlier demo's repository was on another server.
+        shell.say(f"replacing the Repository {REPOSITORY}, which leads to {found['spec']['url']}")
+        kubectl.run("delete", "repositories.workitems.dev", REPOSITORY)
+    kubectl.apply([agents(), wanted, manifest("pipeline")])
 
 
 def agents() -> Object:
@@ -110,14 +115,13 @@ def agents() -> Object:
     return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": programs}
 
 
-def start(kubectl: Kubectl) -> Object:
+def start(kubectl: Kubectl, repository: Repository) -> Object:
     """Create the work item under the next free name and return it."""
     taken = {item["metadata"]["name"] for item in kubectl.items("workitems.workitems.dev")}
-    # The branch of an item that somebody has deleted is still there, and would be refused as BranchExists.
-    branches = git(kubectl, "for-each-ref", "--format=%(refname:short)", "refs/heads").split()
     body = manifest("workitem")
     number = 1
-    while f"et-{number}" in taken or f"feature/et-{number}-discounts" in branches:
+    # The branch of an item that somebody has deleted is still there, and would be refused as BranchExists.
+    while f"et-{number}" in taken or repository.has(f"feature/et-{number}-discounts"):
         number += 1
     body["metadata"]["name"] = f"et-{number}"
     body["spec"]["branch"] = f"feature/et-{number}-discounts"
@@ -125,17 +129,8 @@ def start(kubectl: Kubectl) -> Object:
     return body
 
 
-def git(kubectl: Kubectl, *arguments: str) -> str:
-    """Run git on the server's own copy of the shop's repository."""
-    return kubectl.run("exec", "deployment/git", "--", *git_arguments(*arguments))
-
-
-def git_arguments(*arguments: str) -> list[str]:
-    """Return the command to run inside the git server's container."""
-    return ["git", "-C", f"{manifests.ROOT}/{REPOSITORY}.git", *arguments]
-
-
-def _rollout(kubectl: Kubectl, deployment: str) -> None:
+def rollout(kubectl: Kubectl, deployment: str) -> None:
+    """Wait until a Deployment is ready. Raises DemoError with what its pods say."""
     try:
         kubectl.run("rollout", "status", f"deployment/{deployment}", f"--timeout={ROLLOUT_TIMEOUT}")
     except ClusterError as error:

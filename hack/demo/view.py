@@ -31,6 +31,18 @@ def ready(item: Object) -> tuple[str, str]:
     return "", ""
 
 
+def pull_request(item: Object) -> Object | None:
+    """Return what the status says of the pull request; None where there is none."""
+    found: Object | None = status_of(item).get("pullRequest")
+    return found
+
+
+def merged(pull: Object) -> str:
+    """Say where the pull request stands."""
+    commit = pull.get("mergeCommit")
+    return f"Pull request #{pull['number']} is {pull['state']}" + (f" as {commit[:10]}" if commit else "") + "."
+
+
 def _brief(text: str) -> str:
     """Return the first line, cut: messages may end with a manifest to paste, which belongs into `kubectl describe`."""
     line = (text.strip().splitlines() or [""])[0]
@@ -45,6 +57,7 @@ def screen(item: Object, stages: Sequence[str]) -> list[str]:
         f"{item['metadata']['name']}  {item['spec']['title']}",
         _path(status, stages),
         f"{status.get('phase', 'Pending')} {reason}: {_brief(message)}",
+        *([merged(pull)] if (pull := pull_request(item)) else []),
         "",
         *gates_table(item),
         "",
@@ -115,6 +128,7 @@ def changes(before: Object, after: Object, stages: Sequence[str]) -> list[str]:
     return [
         *_new_runs(old, new),
         *_new_gates(old, new),
+        *_new_pull_request(before, after),
         *_moved(old, new, stages),
         *_started(old, new),
         *_waits(before, after),
@@ -146,13 +160,24 @@ def _result(gate: Object) -> tuple[str, str, int]:
     return gate["result"], gate["reason"], gate.get("attempt", 0)
 
 
+def _new_pull_request(before: Object, after: Object) -> list[str]:
+    old, new = pull_request(before) or {}, pull_request(after)
+    if not new or (new["number"], new["state"]) == (old.get("number"), old.get("state")):
+        return []
+    return [f"⇢ {merged(new)}"]
+
+
 def _moved(old: Object, new: Object, stages: Sequence[str]) -> list[str]:
     was, now = old.get("stage", "created"), new.get("stage", "created")
     if was == now:
         return []
     order = ["created", *stages, "done"]
     if was in order and now in order and order.index(now) < order.index(was):
-        return [f"↩ rework: {was} sends the item back to {now}"]
+        # Not every way back is somebody's finding: a gate about the exact commit is asked again for a newer one.
+        before, after = (sum(entry["attempts"] for entry in status.get("rework", [])) for status in (old, new))
+        if after > before:
+            return [f"↩ rework: {was} sends the item back to {now}"]
+        return [f"↺ back at {now}: a gate there must see the new commit"]
     return [f"▶ stage {now}"]
 
 

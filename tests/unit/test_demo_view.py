@@ -37,6 +37,7 @@ SENT_BACK = item(
     stage="development",
     phase="InProgress",
     runs=[run(4, "reviewer")],
+    rework=[{"gate": "review-approved", "attempts": 1}],
     gates=[gate("review-approved", "Failed", "12-review.md says REQUEST_CHANGES\nand much more")],
     run={"number": 5, "agent": "developer", "stage": "development", "attempt": 2, "state": "Running"},
 )
@@ -50,6 +51,11 @@ def test_a_pipe_gets_each_step_of_a_rework_once_and_in_the_order_of_events() -> 
         "run 5: developer works on development, attempt 2",
     ]
     assert view.changes(SENT_BACK, SENT_BACK, STAGES) == []
+
+
+def test_a_gate_that_must_see_a_new_commit_is_no_rework() -> None:
+    back = item(stage="development", phase="InProgress", run=REVIEWING["status"]["run"])
+    assert view.changes(REVIEWING, back, STAGES) == ["↺ back at development: a gate there must see the new commit"]
 
 
 def test_a_terminal_shows_where_the_item_is_among_the_stages() -> None:
@@ -104,3 +110,11 @@ def test_helm_is_told_the_same_cluster_as_kubectl() -> None:
         "--kube-context=workitems-local",
         "--namespace=workitem-operator",
     ]
+
+
+def test_a_pull_request_is_told_when_it_opens_and_when_it_is_merged() -> None:
+    opened = item(stage="review", pullRequest={"number": 3, "state": "open"})
+    merged = item(stage="review", pullRequest={"number": 3, "state": "merged", "mergeCommit": "4b825dc642cb6eb9"})
+    assert view.changes(REVIEWING, opened, STAGES)[0] == "⇢ Pull request #3 is open."
+    assert view.changes(opened, merged, STAGES) == ["⇢ Pull request #3 is merged as 4b825dc642."]
+    assert "Pull request #3 is merged as 4b825dc642." in view.screen(merged, STAGES)
