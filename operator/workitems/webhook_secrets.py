@@ -8,6 +8,7 @@ and a name that nobody knows yet is told to come later.
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import binascii
 import collections
@@ -50,6 +51,7 @@ class WebhookSecrets:
         self._monotonic = monotonic
         self._known: collections.OrderedDict[Name, _Found] = collections.OrderedDict()
         self._unknown: collections.OrderedDict[Name, _Found] = collections.OrderedDict()
+        self._under_way: dict[Name, asyncio.Task[bytes | None]] = {}
         self._allowance = READS_AT_ONCE
         self._counted_at = monotonic()
 
@@ -68,18 +70,28 @@ class WebhookSecrets:
         if unknown is not None and now - unknown.at < UNKNOWN_SECONDS:
             return None
         stale = known if known is not None and now - known.at < STALE_SECONDS else None
-        if not self._may_read(now):
-            if stale is None:
-                raise errors.Transient("too many webhooks name Repositories that were not known")
-            return stale.secret
+        reading = self._under_way.get(name)
+        if reading is None:
+            if not self._may_read(now):
+                if stale is None:
+                    raise errors.Transient("too many webhooks name Repositories that were not known")
+                return stale.secret
+            reading = self._under_way[name] = asyncio.create_task(self._find_out(name), name=f"webhook secret {name}")
         try:
-            secret = await self._read(name)
+            # Many deliveries at once share one read, which goes on when one of them hangs up.
+            return await asyncio.shield(reading)
         except errors.WorkItemsError as error:
             if stale is not None:
                 return stale.secret
             raise errors.Transient(str(error)) from error
-        self._keep(name, _Found(secret, now))
-        return secret
+
+    async def _find_out(self, name: Name) -> bytes | None:
+        try:
+            secret = await self._read(name)
+            self._keep(name, _Found(secret, self._monotonic()))
+            return secret
+        finally:
+            del self._under_way[name]
 
     def _possible(self, namespace: str, repository: str) -> bool:
         if self._served and namespace not in self._served:

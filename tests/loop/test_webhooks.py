@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hashlib
 import hmac
@@ -201,6 +202,15 @@ async def test_a_new_secret_counts_after_seconds_and_a_missing_one_opens_nothing
     lab.store.patch(REPOSITORIES, NAMESPACE, "shop", {"spec": {"webhooks": None}})
     await lab.rest(60)
     assert await forge.push() == 404
+
+
+async def test_the_first_fifty_deliveries_at_once_are_all_taken(lab: Lab, port: int, forge: Forge) -> None:
+    await an_item_that_waits(lab, port)
+    asked = len(lab.server.calls)
+    codes = await asyncio.gather(*(forge.push() for _ in range(50)))
+    assert codes == [202] * 50
+    reads = [call for call in lab.server.calls[asked:] if call.kind in (REPOSITORIES, SECRETS) and call.verb == "get"]
+    assert len(reads) == 2
 
 
 async def test_an_api_server_that_is_away_does_not_stop_known_deliveries(lab: Lab, port: int, forge: Forge) -> None:
