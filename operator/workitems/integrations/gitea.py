@@ -175,10 +175,8 @@ class Gitea:
         """See Forge. Waits while the server says that it is still checking, some twenty seconds at most."""
         pull = await self._pull(number)
         request = self._api.read(pull, values.pull_request)
-        if request.state == "merged":
-            return await self._merged_already(pull, commit, delete_branch=delete_branch)
-        if request.state == "closed":
-            return MergeOutcome(MergeResult.REFUSED, message=f"pull request {number} is closed")
+        if (over := await self._over(pull, commit, delete_branch=delete_branch)) is not None:
+            return over
         if request.head != commit:
             return _moved(request.head, commit)
         # Gitea answers 500 where a fast-forward is not possible.
@@ -199,8 +197,13 @@ class Gitea:
             await self._sleep(CHECK_EVERY_SECONDS)
             waited += CHECK_EVERY_SECONDS
 
-    async def _merged_already(self, pull: JSON, commit: str, *, delete_branch: bool) -> MergeOutcome:
+    async def _over(self, pull: JSON, commit: str, *, delete_branch: bool) -> MergeOutcome | None:
+        """What there is to say of a pull request that is merged or closed; None: it is open."""
         request = self._api.read(pull, values.pull_request)
+        if request.state == "open":
+            return None
+        if request.state == "closed":
+            return MergeOutcome(MergeResult.REFUSED, message=f"pull request {request.number} is closed")
         by = str((pull.get("merged_by") or {}).get("login") or "somebody")
         message = f"merged already by {by}"
         if request.head != commit:
@@ -217,10 +220,8 @@ class Gitea:
             raise self._api.refusal(answer)
         pull = await self._pull(number)
         request = self._api.read(pull, values.pull_request)
-        if request.state == "merged":
-            return await self._merged_already(pull, commit, delete_branch=delete_branch)
-        if request.state == "closed":
-            return MergeOutcome(MergeResult.REFUSED, message=f"pull request {number} is closed")
+        if (over := await self._over(pull, commit, delete_branch=delete_branch)) is not None:
+            return over
         said = answer.message
         if answer.code == 405 or "PushRejected" in said:
             return MergeOutcome(
