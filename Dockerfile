@@ -19,7 +19,10 @@ ENV UV_PROJECT_ENVIRONMENT=/opt/workitems UV_COMPILE_BYTECODE=1 UV_LINK_MODE=cop
 WORKDIR /src
 # The dependencies first: they change less often than the code. Every wheel is checked against uv.lock's hashes.
 COPY pyproject.toml uv.lock ./
-RUN /opt/uv/bin/uv sync --frozen --no-dev --no-install-project
+# Optional extras, separated by spaces: apprise.
+ARG EXTRAS=""
+RUN for extra in ${EXTRAS}; do set -- "$@" --extra "${extra}"; done; \
+    /opt/uv/bin/uv sync --frozen --no-dev --no-install-project "$@"
 
 FROM git AS agent
 RUN command -v python3 >/dev/null
