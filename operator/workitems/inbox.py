@@ -15,6 +15,7 @@ import hashlib
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from typing import Any
 
 import structlog
 from pydantic import ValidationError
@@ -23,7 +24,7 @@ from workitems import cluster, errors, messages, telling
 from workitems.api import Phase, Repository, WorkItem
 from workitems.api.repository import PlaneIntake, PlaneTracker
 from workitems.channels import Channels
-from workitems.core import inbox, intake
+from workitems.core import events, inbox, intake
 from workitems.core.stages import CREATED
 from workitems.core.tracker import Comment, Issue, Project
 from workitems.integrations.html_text import markdown, spoken
@@ -40,6 +41,17 @@ OVERLAP = timedelta(minutes=5)
 SEEN_MOST = 20_000
 Where = tuple[str, str]
 """Namespace and name of a Repository."""
+
+
+@dataclass(frozen=True)
+class Tell:
+    """Whom an inbox tells what it has done or found."""
+
+    wake: Callable[[str], None]
+    """Takes the key of an item that has news."""
+    event: Callable[[dict[str, Any]], None]
+    """Takes the manifest of an Event about something that a person must mend."""
+    now: Callable[[], datetime]
 
 
 @dataclass
@@ -65,14 +77,14 @@ class Inbox:
         channels: Channels,
         namespaces: tuple[str, ...],
         every_seconds: float,
-        wake: Callable[[str], None],
+        tell: Tell,
     ) -> None:
-        """Take the API server, the channels, the served namespaces (none: all), how often to look, and the queue."""
+        """Take the API server, the channels, the served namespaces (none: all), how often to look, whom to tell."""
         self._api = api
         self._channels = channels
         self._namespaces = namespaces
         self._every_seconds = every_seconds
-        self._wake = wake
+        self._tell = tell
         self._hints: dict[tuple[str, str, str], None] = {}
         self._hinted = asyncio.Event()
         self._seen: dict[Where, Seen] = {}
@@ -121,6 +133,8 @@ class Inbox:
         except errors.WorkItemsError as error:
             reason = error.reason if isinstance(error, errors.Permanent) else ""
             log.warning("tracker", repository=where, reason=reason, error=str(error))
+            if reason:
+                self._tell.event(events.tracker_failed(repository, reason, str(error), self._tell.now()))
         except Exception:
             # Our bug: it must neither end the process nor keep the other trackers waiting.
             log.exception("bug", repository=where)
@@ -248,7 +262,7 @@ class Inbox:
                 return False
             there = made or await self._api.get(cluster.WORKITEMS, namespace, name) or body
             log.info("issue taken", item=f"{namespace}/{name}", issue=issue.id)
-            self._wake(f"{namespace}/{name}")
+            self._tell.wake(f"{namespace}/{name}")
         if (there["spec"].get("externalRef") or {}).get("id") != issue.id:
             message = f"there is another WorkItem {name} in namespace {namespace} already: rename or delete it"
             await self._say(repository, project, issue.id, ("IssueRefused", subject), message)
@@ -278,7 +292,7 @@ class Inbox:
                 made = await self._api.create(cluster.DECISIONS, item.metadata.namespace, reply.manifest)
                 if made is not None:
                     log.info("said in the tracker", item=item.key, decision=reply.manifest["metadata"]["name"])
-                self._wake(item.key)
+                self._tell.wake(item.key)
                 continue
             await self._refuse(repository, project, item, reply)
 

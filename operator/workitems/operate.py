@@ -45,7 +45,7 @@ from workitems.core import conditions, transitions
 from workitems.core import events as item_events
 from workitems.core.facts import Defaults
 from workitems.forge_effects import ForgeEffects
-from workitems.inbox import Inbox
+from workitems.inbox import Inbox, Tell
 from workitems.integrations.http import Connections
 from workitems.outbox import Outbox
 from workitems.readings import Readings
@@ -122,7 +122,8 @@ class Operator:
         carriers = {**ForgeEffects(clients.forge).carriers(), **Telling(self._channels).carriers()}
         self._outbox = Outbox(self._observer.item, carriers, wake, clock)
         every = settings.tracker_poll_seconds
-        self._inbox = Inbox(api, self._channels, settings.watch_namespaces, every, wake)
+        tell = Tell(wake, lambda event: self._events.send([event]), clock)
+        self._inbox = Inbox(api, self._channels, settings.watch_namespaces, every, tell)
         self._readings = Readings(clients.forge, wake, self.clock)
         self._registration = Registration(api, clients.forge, settings, clock)
         outside = reconcile.Outside(self._outbox, self._readings, self)

@@ -10,7 +10,7 @@ import pytest
 
 from tests.loop import virtual
 from tests.loop.lab import NAMESPACE, Lab
-from tests.loop.store import DECISIONS, JSON, WORKITEMS, Refused
+from tests.loop.store import DECISIONS, EVENTS, JSON, WORKITEMS, Refused
 from tests.loop.test_telling import secret, tracker
 from tests.standins.plane import BOT_KEY, Plane
 from tests.unit.core.people import read
@@ -158,6 +158,21 @@ async def test_an_issue_that_cannot_become_a_workitem_says_why(lab: Lab) -> None
             "No WorkItem could be made of this issue: there is another WorkItem et-2 in namespace team-a already: "
             "rename or delete it"
         )
+        await lab.stop()
+
+
+async def test_what_cannot_be_listened_to_is_an_event_of_the_repository(lab: Lab) -> None:
+    async with project(lab, workItems={"state": "Redy"}) as plane:
+        plane.issue("One", state="Ready")
+        lab.start()
+        await lab.rest(600)
+        found = [body for body in lab.store.list(EVENTS) if body["involvedObject"]["kind"] == "Repository"]
+        assert [(body["type"], body["reason"], body["involvedObject"]["name"]) for body in found] == [
+            ("Warning", "StateNotFound", "shop")
+        ]
+        assert found[0]["message"].startswith("the tracker's project has no state 'Redy'; it has: Backlog, Ready, ")
+        lab.repository(tracker=tracker(plane, workItems={"state": "Ready"}))
+        await lab.until(lambda: there(lab, "et-1"), "the WorkItem")
         await lab.stop()
 
 

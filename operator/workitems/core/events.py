@@ -12,7 +12,16 @@ from collections.abc import Iterator
 from datetime import datetime
 from typing import Any, Literal
 
-from workitems.api import API_VERSION, GateResult, Phase, RunResult, WorkItem, WorkItemStatus
+from workitems.api import (
+    API_VERSION,
+    GateResult,
+    ObjectMeta,
+    Phase,
+    Repository,
+    RunResult,
+    WorkItem,
+    WorkItemStatus,
+)
 from workitems.core.stages import CREATED
 from workitems.core.transitions import Transition
 
@@ -60,10 +69,20 @@ def _words(item: WorkItem, transition: Transition, after: WorkItemStatus) -> Ite
         yield kind, reason, ready or reason
 
 
+def tracker_failed(repository: Repository, reason: str, message: str, now: datetime) -> dict[str, Any]:
+    """The Event about a Repository whose tracker cannot be listened to; the same trouble always has the same name."""
+    return _made("Repository", repository.metadata, ("Warning", reason, message), now)
+
+
 def _event(item: WorkItem, kind: Kind, reason: str, message: str, now: datetime) -> dict[str, Any]:
-    meta = item.metadata
     # The version that the step was decided on: a step repeated after a lost answer makes no second Event.
-    parts = (meta.uid, meta.resource_version or "", reason, message)
+    version = item.metadata.resource_version or ""
+    return _made("WorkItem", item.metadata, (kind, reason, message), now, version)
+
+
+def _made(of: str, meta: ObjectMeta, words: tuple[Kind, str, str], now: datetime, version: str = "") -> dict[str, Any]:
+    kind, reason, message = words
+    parts = (meta.uid, version, reason, message)
     digest = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
     at = now.strftime("%Y-%m-%dT%H:%M:%SZ")
     return {
@@ -72,7 +91,7 @@ def _event(item: WorkItem, kind: Kind, reason: str, message: str, now: datetime)
         "metadata": {"name": f"{meta.name}.{digest}", "namespace": meta.namespace},
         "involvedObject": {
             "apiVersion": API_VERSION,
-            "kind": "WorkItem",
+            "kind": of,
             "name": meta.name,
             "namespace": meta.namespace,
             "uid": meta.uid,
