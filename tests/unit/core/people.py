@@ -66,7 +66,9 @@ class People:
         return [read(html) for _, html in self.messages]
 
     async def repository(self, _namespace: str, _name: str) -> Repository:
-        return Repository.parse(self.world.repository or {})
+        if self.world.repository is None:
+            raise errors.Permanent("RepositoryNotFound", "there is no Repository shop in namespace team-a")
+        return Repository.parse(self.world.repository)
 
     async def tracker(self, _repository: Repository) -> People:
         if self.away is not None:
