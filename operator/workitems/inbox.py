@@ -29,6 +29,8 @@ from workitems.core.stages import CREATED
 from workitems.core.tracker import Comment, Issue, Project
 from workitems.integrations.html_text import markdown, spoken
 from workitems.integrations.plane import SOURCE, PlaneProject
+from workitems.integrations.plane_webhooks import ISSUE
+from workitems.integrations.webhook import Delivery
 from workitems.messages import Subject
 
 log = structlog.stdlib.get_logger(__name__)
@@ -89,11 +91,12 @@ class Inbox:
         self._hinted = asyncio.Event()
         self._seen: dict[Where, Seen] = {}
 
-    def heard(self, namespace: str, repository: str, issue: str) -> None:
-        """A verified delivery is about this issue of that Repository: look at it soon."""
-        if len(self._hints) < HINTS_MOST:
-            self._hints[namespace, repository, issue] = None
-            self._hinted.set()
+    def heard(self, namespace: str, repository: str, delivery: Delivery) -> None:
+        """A verified delivery is about an issue of that Repository: look at it soon."""
+        for kind, issue in sorted(delivery.about):
+            if kind == ISSUE and len(self._hints) < HINTS_MOST:
+                self._hints[namespace, repository, issue] = None
+                self._hinted.set()
 
     async def run(self) -> None:
         """Look until cancelled: at what a webhook named at once, at everything now and then."""

@@ -47,6 +47,7 @@ from workitems.core.facts import Defaults
 from workitems.forge_effects import ForgeEffects
 from workitems.inbox import Inbox, Tell
 from workitems.integrations.http import Connections
+from workitems.integrations.plane_webhooks import PlaneWebhooks
 from workitems.outbox import Outbox
 from workitems.readings import Readings
 from workitems.registration import Registration
@@ -124,6 +125,7 @@ class Operator:
         every = settings.tracker_poll_seconds
         tell = Tell(wake, lambda event: self._events.send([event]), clock)
         self._inbox = Inbox(api, self._channels, settings.watch_namespaces, every, tell)
+        self._plane_webhooks = webhooks.Channel(PlaneWebhooks(), self._inbox.heard)
         self._readings = Readings(clients.forge, wake, self.clock)
         self._registration = Registration(api, clients.forge, settings, clock)
         outside = reconcile.Outside(self._outbox, self._readings, self)
@@ -190,7 +192,7 @@ class Operator:
         async with (
             self._health.served(self._settings.health_port),
             self._leading(stop),
-            webhooks.received(self._settings, self._api, self._queue.add),
+            webhooks.received(self._settings, self._api, self._queue.add, {"plane": self._plane_webhooks}),
         ):
             await kinds.served(self._api, next(iter(self._settings.watch_namespaces), None), asyncio.sleep)
             if (file := self._settings.default_pipeline) is not None:

@@ -128,14 +128,19 @@ class Receiver:
 
 
 @asynccontextmanager
-async def received(settings: Settings, api: cluster.Cluster, wake: Callable[[str], None]) -> AsyncIterator[None]:
-    """Receive webhooks while inside, if the settings name a port; `wake` takes the keys of items."""
+async def received(
+    settings: Settings, api: cluster.Cluster, wake: Callable[[str], None], channels: Mapping[str, Channel]
+) -> AsyncIterator[None]:
+    """Receive webhooks while inside, if the settings name a port; `wake` takes the keys of items.
+
+    `channels` are those beside the forge's, by source.
+    """
     if settings.webhook_port is None:
         yield
         return
     deliveries = Deliveries(api, wake)
     secrets = WebhookSecrets(api, settings.watch_namespaces, asyncio.get_running_loop().time)
-    receiver = Receiver(secrets, {"gitea": Channel(GiteaWebhooks(), deliveries.put)})
+    receiver = Receiver(secrets, {"gitea": Channel(GiteaWebhooks(), deliveries.put), **channels})
     async with asyncio.TaskGroup() as tasks:
         looking = tasks.create_task(deliveries.run())
         async with receiver.served(settings.webhook_port):

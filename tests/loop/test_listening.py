@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
+import aiohttp
 import pytest
 
 from tests.loop import virtual
-from tests.loop.lab import NAMESPACE, Lab
+from tests.loop.lab import NAMESPACE, Lab, free_port
 from tests.loop.store import DECISIONS, EVENTS, JSON, WORKITEMS, Refused
 from tests.loop.test_telling import secret, tracker
 from tests.standins.plane import BOT_KEY, Plane
@@ -351,6 +353,107 @@ async def test_a_comment_on_an_item_with_questions_is_its_answer(lab: Lab) -> No
         await lab.until_phase("InReview", "et-1")
         assert decisions(lab) == [("plane:developer@example.com", "answer", "One code per **order**.", "Accepted")]
         assert "One code per **order**." in lab.kubelet.tasks[-1].prompt
+        await lab.stop()
+
+
+# --- webhooks
+
+
+SECRET = "plane_wh_secret"
+NEVER_SECONDS = 80_000
+
+
+@asynccontextmanager
+async def hooked(lab: Lab, **plane: Any) -> AsyncIterator[Plane]:
+    """A tracker that sends webhooks to an operator that does not poll."""
+    async with project(lab, **plane) as standin:
+        secret(lab, "shop-webhooks", plane=SECRET)
+        lab.repository(tracker=tracker(standin, **plane), webhooks={"secretName": "shop-webhooks"})
+        port = free_port()
+        standin.webhook = f"http://127.0.0.1:{port}/hooks/{NAMESPACE}/shop/plane"
+        lab.start(webhook_port=port, tracker_poll_seconds=NEVER_SECONDS)
+        await lab.rest(1)
+        yield standin
+
+
+async def post(plane: Plane, headers: dict[str, str], body: bytes) -> int:
+    """Deliver something by hand; the answer's code."""
+    assert plane.webhook is not None
+    async with aiohttp.ClientSession() as session, session.post(plane.webhook, headers=headers, data=body) as answer:
+        return answer.status
+
+
+async def test_webhooks_make_a_workitem_and_an_approval_at_once(lab: Lab) -> None:
+    async with hooked(lab, workItems={"state": "Ready"}) as plane:
+        issue = plane.issue("One")
+        plane.move(issue, "Ready", plane.lead)
+        moved = virtual.now()
+        await lab.until(lambda: there(lab, "et-1"), "the WorkItem")
+        assert (virtual.now() - moved).total_seconds() <= 5
+        await lab.until_phase("InReview", "et-1")
+        await lab.until(lambda: len(plane.said(issue)) == 2 and lab.status("et-1").outbox is None, "the request")
+        plane.say(issue, plane.lead, "<p>:approved:</p>")
+        said = virtual.now()
+        await lab.until(lambda: answered(lab), "the approval")
+        assert (virtual.now() - said).total_seconds() <= 5
+        await lab.until_phase("Done", "et-1")
+        await lab.stop()
+
+
+async def test_one_delivery_fifty_times_makes_one_workitem_and_one_decision(lab: Lab) -> None:
+    async with hooked(lab, workItems={"state": "Ready"}) as plane:
+        hook, plane.webhook = plane.webhook, None
+        issue = plane.issue("One", state="Ready")
+        plane.webhook = hook
+        created = plane.deliveries[-1]
+        # The first one lets the secret be read, which is done for so many strangers a second alone.
+        assert await post(plane, *created) == 202
+        assert await asyncio.gather(*(post(plane, *created) for _ in range(49))) == [202] * 49
+        await lab.until(lambda: there(lab, "et-1"), "the WorkItem")
+        await lab.until_phase("InReview", "et-1")
+        await lab.until(lambda: len(plane.said(issue)) == 2 and lab.status("et-1").outbox is None, "the request")
+        plane.say(issue, plane.lead, "<p>:approved:</p>")
+        approved = plane.deliveries[-1]
+        await plane.delivered()
+        assert await asyncio.gather(*(post(plane, *approved) for _ in range(50))) == [202] * 50
+        await lab.until_phase("Done", "et-1")
+        await lab.rest(600)
+        assert len(list(lab.store.list(WORKITEMS))) == 1
+        assert decisions(lab) == [("plane:lead@example.com", "approve", "", "Accepted")]
+        assert [read(html)[:8] for html in plane.said(issue)] == ["WorkItem", "Stage an", "Done. br"]
+        await lab.stop()
+
+
+async def test_a_delivery_that_nobody_signed_is_refused_and_makes_nobody_look(lab: Lab) -> None:
+    async with hooked(lab, workItems={"state": "Ready"}) as plane:
+        hook, plane.webhook = plane.webhook, None
+        plane.issue("One", state="Ready")
+        plane.webhook = hook
+        headers, body = plane.deliveries[-1]
+        await lab.rest(5)
+        asked = len(plane.asked)
+        assert await post(plane, {**headers, "X-Plane-Signature": "0" * 64}, body) == 401
+        assert await post(plane, headers, body + b" ") == 401
+        await lab.rest(60)
+        assert len(plane.asked) == asked
+        assert not there(lab, "et-1")
+        await lab.stop()
+
+
+async def test_with_the_webhook_switched_off_by_plane_polling_finds_the_same(lab: Lab) -> None:
+    async with project(lab, workItems={"state": "Ready"}) as plane:
+        # Nobody listens while the operator is away: after five tries Plane sends no more.
+        plane.webhook = "http://127.0.0.1:9/hooks"
+        issue = plane.issue("One", state="Ready")
+        await plane.delivered()
+        assert plane.__dict__["webhook"] is None
+        lab.start()
+        await lab.until(lambda: there(lab, "et-1"), "the WorkItem")
+        await lab.until_phase("InReview", "et-1")
+        await lab.until(lambda: len(plane.said(issue)) == 2 and lab.status("et-1").outbox is None, "the request")
+        plane.say(issue, plane.lead, "<p>:approved:</p>")
+        await lab.until_phase("Done", "et-1")
+        assert decisions(lab) == [("plane:lead@example.com", "approve", "", "Accepted")]
         await lab.stop()
 
 

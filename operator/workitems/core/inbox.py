@@ -176,7 +176,9 @@ def _opinion(now: Conversation, requests: list[Request], heard: Heard) -> Reply 
     if request is None or (rejected is not None and request != requests[-1]):
         return Refuse(comment.id, "OlderRequest", words)
     if rejected is not None:
-        return Say(_decision(now.item, comment.id, by, {"reject": {"gate": request.gate}}, reason))
+        return Say(
+            _decision(now.item, comment.id, by, {"reject": {"gate": request.gate, "commit": request.commit}}, reason)
+        )
     return Say(_decision(now.item, comment.id, by, _approve(request), reason))
 
 

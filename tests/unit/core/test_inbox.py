@@ -71,7 +71,7 @@ def talk(*heard: Heard, **more: Any) -> Conversation:
         ("under the older one, read late: bound to that", say(":approved:", 15), ("approve", OLD, "")),
         ("before anything was asked", say(":approved:", 5), "OlderRequest"),
         ("in capitals and in the middle", say("All good, :Approved:!", 21), ("approve", NEW, "All good, !")),
-        ("a rejection with a reason", say(":rejected: refunds", 21), ("reject", "", "refunds")),
+        ("a rejection with a reason", say(":rejected: refunds", 21), ("reject", NEW, "refunds")),
         ("a rejection without one", say(":rejected:", 21), "ReasonMissing"),
         ("a rejection of the older request", say(":rejected: refunds", 15), "OlderRequest"),
         ("both at once", say(":approved: or :rejected:", 21), "Ambiguous"),
@@ -101,7 +101,7 @@ def test_what_is_said_while_an_approval_is_awaited(sentence: str, heard: Heard, 
         (said,) = found
         assert isinstance(said, Say)
         spec = said.manifest["spec"]
-        body = {"gate": "approved", "commit": commit} if commit else {"gate": "approved"}
+        body = {"gate": "approved", "commit": commit}
         assert spec == {"workItem": "et-12", "by": "plane:Lead@example.com", action: body, "comment": words}
 
 
