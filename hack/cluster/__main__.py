@@ -6,10 +6,12 @@ import argparse
 import os
 import shlex
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from hack.cluster import choose, claude, elevation, gitea, helm, images, packages, settings
 from hack.cluster.errors import ClusterError
+from hack.cluster.local import LocalCluster
 from hack.cluster.model import Cluster
 
 _COMMANDS = {
@@ -24,7 +26,18 @@ _COMMANDS = {
     "images": "build the operator's and the agent's image and load them; prints their names",
     "claude-image": "the same for the image with the Claude Code CLI; prints its name",
     "claude-cli": "fetch the Claude Code CLI for the tests, where it is missing; prints where it is",
+    "restart-apiserver": "kill the local cluster's API server and start it again, as the tests of faults do",
 }
+
+
+_PREPARES: dict[str, Callable[[Cluster], object]] = {
+    "gitea": lambda _cluster: gitea.ensure(),
+    "helm": lambda _cluster: helm.helm(settings.read().cache),
+    "gitea-image": images.gitea,
+    "claude-image": lambda cluster: f"CLAUDE_IMAGE={images.claude(cluster)}",
+    "claude-cli": lambda _cluster: claude.folder(settings.read().cache) / "claude",
+}
+"""What makes one thing ready and prints where it is."""
 
 
 def main() -> int:
@@ -58,20 +71,20 @@ def _run(command: str, cluster: Cluster) -> int:
             _test_tools()
         case "env":
             print("\n".join(_environment(cluster)))
-        case "gitea":
-            print(gitea.ensure())
-        case "helm":
-            print(helm.helm(settings.read().cache))
-        case "gitea-image":
-            print(images.gitea(cluster))
+        case "restart-apiserver":
+            _restart_api_server(cluster)
         case "images":
             built = images.build_and_load(cluster)
             print(f"OPERATOR_IMAGE={built.operator}\nAGENT_IMAGE={built.agent}")
-        case "claude-image":
-            print(f"CLAUDE_IMAGE={images.claude(cluster)}")
-        case "claude-cli":
-            print(claude.folder(settings.read().cache) / "claude")
+        case _:
+            print(_PREPARES[command](cluster))
     return 0
+
+
+def _restart_api_server(cluster: Cluster) -> None:
+    if not isinstance(cluster, LocalCluster):
+        raise ClusterError(f"The API server of the context {cluster.context} is not ours to restart.")
+    cluster.restart_api_server()
 
 
 def _test_tools() -> None:

@@ -71,6 +71,23 @@ class LocalCluster:
             self._down()
         shutil.rmtree(RUN, ignore_errors=True)
 
+    def restart_api_server(self) -> None:
+        """Kill the API server and start it again: what a test of faults does to a cluster."""
+        if not elevation.is_root():
+            elevation.again("restart-apiserver")
+            return
+        with self._locked():
+            alive = processes.running(self.settings.state).get("apiserver")
+            if alive is not None:
+                processes.stop(alive, patience_seconds=0)
+            self._up()
+
+    def audit_log(self) -> str:
+        """What the API server's audit log has of the last requests, oldest first: a JSON object a line."""
+        folder = self.settings.state / "log"
+        read = ["sh", "-c", 'cd "$1" && cat $(ls -tr audit*.log)', "sh", str(folder)]
+        return shell.run(read if elevation.is_root() else ["sudo", "-n", *read])
+
     def is_ready(self) -> bool:
         """Whether the API server answers and the node takes pods."""
         return self.kubeconfig.exists() and model.has_ready_node(self.kubectl)

@@ -13,6 +13,7 @@ import pathlib
 import signal
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -35,6 +36,8 @@ class OperatorProcess:
     settings: dict[str, str] = field(default_factory=dict)
     foreign_pid: int | None = None
     """Where another process of the tests started it: it can be looked at and held still, not killed."""
+    ended: int = 0
+    """How often it ended by itself and was started again."""
     _process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
@@ -84,6 +87,42 @@ class OperatorProcess:
             return self.foreign_pid
         assert self._process is not None
         return self._process.pid
+
+    @contextlib.contextmanager
+    def differently(self, kubeconfig: pathlib.Path, **settings: str) -> Iterator[None]:
+        """Another operator with another kubeconfig and more settings, started again whenever it ends by itself."""
+        before = self.kubeconfig, self.settings
+        self.stop()
+        self.kubeconfig, self.settings = kubeconfig, {**self.settings, **settings}
+        try:
+            self.start()
+            with self._supervised():
+                yield
+        finally:
+            self.stop()
+            self.kubeconfig, self.settings = before
+            self.start()
+
+    @contextlib.contextmanager
+    def _supervised(self) -> Iterator[None]:
+        """What a Deployment does for it."""
+        over = threading.Event()
+
+        def watch() -> None:
+            while not over.wait(0.5):
+                if self._process is not None and self._process.poll() is not None:
+                    self.ended += 1
+                    # It may fail at once again: then it is started again, and who waits for it runs out of patience.
+                    with contextlib.suppress(AssertionError):
+                        self.start()
+
+        thread = threading.Thread(target=watch, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join(START_SECONDS)
 
     @contextlib.contextmanager
     def asleep(self) -> Iterator[None]:
