@@ -11,6 +11,7 @@ import asyncio
 from collections.abc import Callable, Iterable, Mapping
 from datetime import timedelta
 from decimal import Decimal
+from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 from prometheus_client.core import CounterMetricFamily, Metric
@@ -106,7 +107,14 @@ class Metrics:
 
     def api_calls(self, calls: Calls) -> None:
         """Show the requests that the connection to the API server has counted."""
-        self.registry.register(_APICalls(calls))
+        labels = ("verb", "resource", "code")
+        text = "Requests to the API server, watches left out; code 0 is no answer."
+        self.registry.register(_Counted("workitem_api_requests", text, labels, calls))
+
+    def webhooks(self, answers: Mapping[tuple[str, int], int]) -> None:
+        """Show how the receiver has answered deliveries."""
+        text = "Deliveries of webhooks by source and answer; 401 is a wrong signature."
+        self.registry.register(_Counted("workitem_webhook_deliveries", text, ("source", "code"), answers))
 
     async def watch_loop(self) -> None:
         """Measure the event loop's lag for ever."""
@@ -121,20 +129,17 @@ class Metrics:
         return generate_latest(self.registry)
 
 
-class _APICalls(Collector):
-    """The connection counts its requests itself; they are only shown here."""
+class _Counted(Collector):
+    """What others count themselves, by a tuple of labels; it is only shown here."""
 
-    def __init__(self, calls: Calls) -> None:
-        self._calls = calls
+    def __init__(self, name: str, text: str, labels: tuple[str, ...], counts: Mapping[Any, int]) -> None:
+        self._name, self._text, self._labels = name, text, labels
+        self._counts = counts
 
     def collect(self) -> Iterable[Metric]:
-        family = CounterMetricFamily(
-            "workitem_api_requests",
-            "Requests to the API server, watches left out; code 0 is no answer.",
-            labels=["verb", "resource", "code"],
-        )
-        for (verb, resource, code), count in self._calls.items():
-            family.add_metric([verb, resource, str(code)], count)
+        family = CounterMetricFamily(self._name, self._text, labels=self._labels)
+        for values, count in self._counts.items():
+            family.add_metric([str(value) for value in values], count)
         yield family
 
 

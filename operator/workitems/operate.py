@@ -100,6 +100,7 @@ class Operator:
         self._api = api
         self._queue = queue.Queue()
         self._sweep_now = asyncio.Event()
+        self._deliveries: webhooks.Answers = collections.Counter()
         defaults = Defaults(
             runner_image=settings.runner_image,
             agent_image=settings.agent_image,
@@ -149,6 +150,7 @@ class Operator:
             lambda: self._outbox.waiting,
         )
         self._metrics.api_calls(self._api.calls)
+        self._metrics.webhooks(self._deliveries)
 
     def clock(self) -> float:
         """Monotonic seconds, of the event loop."""
@@ -192,7 +194,9 @@ class Operator:
         async with (
             self._health.served(self._settings.health_port),
             self._leading(stop),
-            webhooks.received(self._settings, self._api, self._queue.add, {"plane": self._plane_webhooks}),
+            webhooks.received(
+                self._settings, self._api, self._queue.add, {"plane": self._plane_webhooks}, self._deliveries
+            ),
         ):
             await kinds.served(self._api, next(iter(self._settings.watch_namespaces), None), asyncio.sleep)
             if (file := self._settings.default_pipeline) is not None:

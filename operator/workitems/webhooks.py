@@ -34,6 +34,8 @@ KEEP_SECONDS = 10.0
 """How long a connection may be idle."""
 PATH = "/hooks/{namespace}/{repository}/{source}"
 
+Answers = collections.Counter[tuple[str, int]]
+"""Deliveries by source ("": one that there is not) and HTTP status code."""
 Heard = Callable[[str, str, Delivery], None]
 """Takes namespace, Repository and what the delivery is about; returns at once."""
 
@@ -49,13 +51,12 @@ class Channel:
 class Receiver:
     """Serves the one path."""
 
-    def __init__(self, secrets: WebhookSecrets, channels: Mapping[str, Channel]) -> None:
-        """Take the secrets and the channels by source, as the path names it."""
+    def __init__(self, secrets: WebhookSecrets, channels: Mapping[str, Channel], answers: Answers) -> None:
+        """Take the secrets, the channels by source, as the path names it, and where to count the answers."""
         self._secrets = secrets
         self._channels = channels
         self._room = asyncio.Semaphore(AT_ONCE)
-        self.answers: collections.Counter[tuple[str, int]] = collections.Counter()
-        """Deliveries since the start by (source, HTTP status code); a source that there is not is ""."""
+        self._answers = answers
 
     @asynccontextmanager
     async def served(self, port: int, host: str = "0.0.0.0") -> AsyncIterator[int]:  # noqa: S104 - everybody may knock
@@ -78,7 +79,7 @@ class Receiver:
         source = request.match_info["source"]
         source = source if source in self._channels else ""
         code = await self._answer(request, source)
-        self.answers[source, code] += 1
+        self._answers[source, code] += 1
         response = web.Response(status=code)
         if code >= 400:
             # Whatever else is on its way over this connection is not read.
@@ -129,18 +130,22 @@ class Receiver:
 
 @asynccontextmanager
 async def received(
-    settings: Settings, api: cluster.Cluster, wake: Callable[[str], None], channels: Mapping[str, Channel]
+    settings: Settings,
+    api: cluster.Cluster,
+    wake: Callable[[str], None],
+    channels: Mapping[str, Channel],
+    answers: Answers,
 ) -> AsyncIterator[None]:
     """Receive webhooks while inside, if the settings name a port; `wake` takes the keys of items.
 
-    `channels` are those beside the forge's, by source.
+    `channels` are those beside the forge's, by source; `answers` is where they are counted.
     """
     if settings.webhook_port is None:
         yield
         return
     deliveries = Deliveries(api, wake)
     secrets = WebhookSecrets(api, settings.watch_namespaces, asyncio.get_running_loop().time)
-    receiver = Receiver(secrets, {"gitea": Channel(GiteaWebhooks(), deliveries.put), **channels})
+    receiver = Receiver(secrets, {"gitea": Channel(GiteaWebhooks(), deliveries.put), **channels}, answers)
     async with asyncio.TaskGroup() as tasks:
         looking = tasks.create_task(deliveries.run())
         async with receiver.served(settings.webhook_port):

@@ -8,6 +8,7 @@ import hashlib
 import hmac
 import json
 import random
+import re
 from collections import Counter
 from collections.abc import AsyncIterator
 from typing import Any
@@ -168,6 +169,9 @@ async def test_hundreds_of_forged_malformed_and_oversized_deliveries_do_nothing(
     await lab.rest(1)
     assert (looks(lab), len(lab.server.writes())) == (looked, written)
     assert {400, 401, 404, 413, 415} <= codes.keys()
+    shown = (await forge.client.get(f"{lab.health_url}/metrics")).text
+    counted = re.findall(r'^workitem_webhook_deliveries_total{code="401",source="gitea"} (\d+)', shown, re.MULTILINE)
+    assert counted == [str(codes[401])]
     # What nobody knows is asked for at a rate that no flood can raise; a known name costs two reads in fifteen seconds.
     assert len(lab.server.calls) - asked < 30
     assert await forge.push() == 202
