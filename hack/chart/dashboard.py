@@ -47,6 +47,9 @@ ROWS: dict[str, list[Panel]] = {
             "sum by (kind, state) (increase(workitem_effects_total[1h]))": "{{kind}} {{state}}",
             "sum(workitem_outbox_items)": "items with something to tell",
         }),
+        ("Deliveries of webhooks", "reqps", {
+            "sum by (source, code) (rate(workitem_webhook_deliveries_total[$__rate_interval]))": "{{source}} {{code}}",
+        }),
     ],
     "The operator": [
         ("Queue", "short", {

@@ -44,6 +44,7 @@ async def known() -> dict[str, set[str]]:
     settings = Settings(namespace="workitem-operator", runner_image="r", agent_image="a")
     clients = mock.Mock(spec=connect.Clients)
     whole = operate.Operator(settings, Api(), clients, lambda: datetime.now(UTC))
+    whole._deliveries["gitea", 401] = 1
     registry: CollectorRegistry = whole._metrics.registry
     found: dict[str, set[str]] = {}
     for family in registry.collect():
@@ -89,7 +90,7 @@ def test_a_query_asks_for_what_there_is(query: str, known: dict[str, set[str]]) 
 def test_no_label_names_an_item_a_branch_or_a_person(known: dict[str, set[str]]) -> None:
     allowed = {"stage", "agent", "gate", "result", "phase", "direction", "kind", "state", "outcome", "le"}
     ours = {name: labels for name, labels in known.items() if name.startswith("workitem_")}
-    assert set().union(*ours.values()) <= allowed | {"verb", "resource", "code"}
+    assert set().union(*ours.values()) <= allowed | {"verb", "resource", "code", "source"}
 
 
 def test_every_metric_of_ours_is_shown(known: dict[str, set[str]]) -> None:
