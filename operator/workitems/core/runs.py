@@ -130,7 +130,9 @@ def _terminating(pod: PodView, now: datetime) -> RunState:
         return Waiting(
             "PodTerminating",
             f"pod {pod.name} has been terminating since {since:%H:%M:%S} UTC and may still run on node {pod.node}; "
-            f"no new run starts before it is gone: check the node, or delete the pod with --force if the node is dead",
+            f"no new run starts before it is gone: check the node. If it is dead for good, say so to Kubernetes: "
+            f"kubectl taint nodes {pod.node} node.kubernetes.io/out-of-service=nodeshutdown:NoExecute, "
+            f"or delete the Node. To delete the pod with --force is not enough, its Job holds on to it",
         )
     return Running()
 

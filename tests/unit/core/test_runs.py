@@ -351,6 +351,7 @@ def test_no_new_run_starts_before_the_old_pod_is_gone_and_after_five_minutes_its
     world.rest()
     assert world.reason == "PodTerminating"
     assert "node node-1" in world.message
+    assert "kubectl taint nodes node-1 node.kubernetes.io/out-of-service=nodeshutdown:NoExecute" in world.message
     assert len(world.created) == 1
 
 
