@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from typing import Any
 
 from workitems import cluster, connect, errors
 from workitems.api import Repository
@@ -78,9 +77,8 @@ class Channels:
         """A file at a commit by the Repository's forge; None without one, or if it is not there. Raises as `forge`."""
         if repository.spec.forge is None:
             return None
-        forge: Any = await self._clients.forge(repository.metadata.namespace, repository.metadata.name)
-        text: str | None = await forge.document(commit, path)
-        return text
+        forge = await self._clients.forge(repository.metadata.namespace, repository.metadata.name)
+        return await forge.document(commit, path)
 
     # --- how
 

@@ -41,6 +41,8 @@ FIRST_LOOK_ISSUES = 2000
 OVERLAP = timedelta(minutes=5)
 """Clocks differ, and a page may be read while somebody writes."""
 SEEN_MOST = 20_000
+AT_ONCE = 4
+"""Items of a Repository whose issues are looked at at the same time."""
 Where = tuple[str, str]
 """Namespace and name of a Repository."""
 
@@ -129,7 +131,7 @@ class Inbox:
                 await self._carefully(repository, self._look_at_issue(repository, issue))
 
     async def _carefully(self, repository: Repository, look: Coroutine[None, None, None]) -> None:
-        """One tracker that fails is no reason not to look at the others."""
+        """What fails is no reason not to look at the others."""
         where = f"{repository.metadata.namespace}/{repository.metadata.name}"
         try:
             await look
@@ -156,11 +158,19 @@ class Inbox:
             await self._look_at_changes(repository, project, seen, items)
         waiting = [item for item in items if item.status.phase in inbox.WAITING]
         waiting.sort(key=lambda item: seen.looked.get(item.metadata.uid, -1.0))
-        for item in waiting:
-            # What is to be told goes first; whoever has waited longest is looked at next.
-            await self._channels.quiet(repository)
-            seen.looked[item.metadata.uid] = asyncio.get_running_loop().time()
-            await self._listen(repository, project, item)
+        room = asyncio.Semaphore(AT_ONCE)
+
+        async def listen(item: WorkItem) -> None:
+            async with room:
+                # What is to be told has its own part of the key's requests.
+                await self._channels.quiet(repository)
+                seen.looked[item.metadata.uid] = asyncio.get_running_loop().time()
+                await self._carefully(repository, self._listen(repository, project, item))
+
+        # A semaphore is fair: whoever has waited longest is looked at next.
+        async with asyncio.TaskGroup() as looks:
+            for item in waiting:
+                looks.create_task(listen(item))
         seen.looked = {uid: at for uid, at in seen.looked.items() if uid in {i.metadata.uid for i in items}}
 
     async def _look_at_issue(self, repository: Repository, issue_id: str) -> None:

@@ -39,40 +39,35 @@ class Pace:
         """Take what is paced, for sentences; the limit; a clock in seconds (default: the loop's), and how to wait."""
         self._what = what
         self._most, self._seconds = limit
-        self._kept = kept
         self._monotonic = monotonic or (lambda: asyncio.get_running_loop().time())
         self._sleep = sleep
         self._sent: collections.deque[float] = collections.deque(maxlen=self._most)
         self._closed_until = 0.0
         self._order = asyncio.Lock()
-        self._waiting = 0
+        self._leisurely: collections.deque[float] = collections.deque(maxlen=max(self._most - kept, 1))
 
     async def turn(self) -> None:
         """Return when the next request may be sent. Raises errors.Transient if that is more than a minute away."""
-        self._waiting += 1
-        try:
-            # asyncio's lock is fair: who came first goes first.
-            async with self._order:
-                while (delay := self._delay()) > 0:
-                    if delay > PATIENCE_SECONDS:
-                        raise errors.Transient(
-                            f"{self._what}: the next request may be sent in {delay:.0f} s", delay_seconds=delay
-                        )
-                    await self._sleep(delay)
-                self._sent.append(self._monotonic())
-        finally:
-            self._waiting -= 1
+        # asyncio's lock is fair: who came first goes first.
+        async with self._order:
+            while (delay := self._delay()) > 0:
+                if delay > PATIENCE_SECONDS:
+                    message = f"{self._what}: the next request may be sent in {delay:.0f} s"
+                    raise errors.Transient(message, delay_seconds=delay)
+                await self._sleep(delay)
+            self._sent.append(self._monotonic())
 
     def idle(self) -> bool:
-        """Whether a request that is in no hurry may be sent now without making others wait."""
-        now = self._monotonic()
-        recent = sum(moment > now - self._seconds for moment in self._sent)
-        return not self._waiting and self._closed_until <= now and recent < self._most - self._kept
+        """Whether one more request that is in no hurry may ask for its turn: `kept` of each window are not for them."""
+        now, leisurely = self._monotonic(), self._leisurely
+        full = len(leisurely) == leisurely.maxlen and leisurely[0] > now - self._seconds
+        return self._closed_until <= now and not full
 
     async def quiet(self) -> None:
-        """Return when it is idle; whoever is in a hurry is not kept waiting by it."""
+        """Return when it is idle, for one request more; whoever is in a hurry has its own part of the window."""
         while not self.idle():
             await self._sleep(BUSY_SECONDS)
+        self._leisurely.append(self._monotonic())
 
     def pause(self, seconds: float) -> None:
         """The other side asks for silence."""

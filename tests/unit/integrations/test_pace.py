@@ -1,0 +1,68 @@
+"""Whose turn it is, with a clock that only waiting moves."""
+
+from __future__ import annotations
+
+import pytest
+
+from workitems import errors
+from workitems.integrations.pace import Pace
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.seconds = 100.0
+
+    def monotonic(self) -> float:
+        return self.seconds
+
+    async def sleep(self, seconds: float) -> None:
+        self.seconds += seconds
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def pace(clock: Clock) -> Pace:
+    return Pace("it", (3, 10.0), kept=1, monotonic=clock.monotonic, sleep=clock.sleep)
+
+
+async def test_the_window_slides(pace: Pace, clock: Clock) -> None:
+    turns = []
+    for _ in range(7):
+        await pace.turn()
+        turns.append(clock.seconds - 100)
+        clock.seconds += 1
+    assert turns == [0, 1, 2, 10, 11, 12, 20]
+
+
+async def test_who_is_in_no_hurry_leaves_some_of_each_window_to_the_others(pace: Pace, clock: Clock) -> None:
+    for _ in range(2):
+        await pace.quiet()
+    assert clock.seconds == 100
+    await pace.quiet()
+    assert clock.seconds == 110
+
+
+async def test_who_is_in_no_hurry_has_its_part_however_much_the_others_send(pace: Pace, clock: Clock) -> None:
+    for _ in range(3):
+        await pace.turn()
+    await pace.quiet()
+    assert clock.seconds == 100
+
+
+async def test_silence_that_was_asked_for_is_kept_by_all(pace: Pace, clock: Clock) -> None:
+    pace.pause(30)
+    assert not pace.idle()
+    await pace.turn()
+    assert clock.seconds == 130
+
+
+async def test_a_turn_that_is_far_away_is_told(pace: Pace, clock: Clock) -> None:
+    pace.pause(600)
+    with pytest.raises(errors.Transient, match="it: the next request may be sent in 600 s") as caught:
+        await pace.turn()
+    assert caught.value.delay_seconds == 600
+    assert clock.seconds == 100
