@@ -406,9 +406,7 @@ async def test_one_delivery_fifty_times_makes_one_workitem_and_one_decision(lab:
         issue = plane.issue("One", state="Ready")
         plane.webhook = hook
         created = plane.deliveries[-1]
-        # The first one lets the secret be read, which is done for so many strangers a second alone.
-        assert await post(plane, *created) == 202
-        assert await asyncio.gather(*(post(plane, *created) for _ in range(49))) == [202] * 49
+        assert await asyncio.gather(*(post(plane, *created) for _ in range(50))) == [202] * 50
         await lab.until(lambda: there(lab, "et-1"), "the WorkItem")
         await lab.until_phase("InReview", "et-1")
         await lab.until(lambda: len(plane.said(issue)) == 2 and lab.status("et-1").outbox is None, "the request")

@@ -23,6 +23,8 @@ STATE = "TrackerState"
 TRACKER_STATE = "tracker-state"
 """Target of the state: a lane of its own, so that a misspelled state does not keep comments back."""
 WORD_CHARACTERS = 1024
+LONGEST_WORD = 2 * WORD_CHARACTERS
+"""Many effects wait in one status while a tracker is away for days."""
 MOST_WORDS = 16
 STAGE_STATE = "stage:"
 BRIDGE = "plane:"
@@ -129,7 +131,8 @@ def words(params: dict[str, str]) -> dict[str, str]:
 
 def _effect(effect_id: str, kind: str, target: str, happening: Happening) -> Effect:
     params: dict[str, str] = {"event": happening.event}
-    for name, text in happening.words.items():
+    for name, whole in happening.words.items():
+        text = whole if len(whole) <= LONGEST_WORD else f"{whole[: LONGEST_WORD - 1]}…"
         for index in range(0, len(text), WORD_CHARACTERS):
             suffix = f".{index // WORD_CHARACTERS + 1}" if index else ""
             params[f"{name}{suffix}"] = text[index : index + WORD_CHARACTERS]
@@ -276,9 +279,19 @@ def _approval(facts: Facts, after: WorkItemStatus) -> Happening | None:
         "commit": commit,
         "folder": paths.documents if paths is not None else "",
         "command": command,
-        "documents": "\n".join(there),
+        "documents": _fitting(there),
     }
     return Happening("ApprovalWanted", request, notify="ApprovalWanted", comment=True)
+
+
+def _fitting(lines: list[str]) -> str:
+    """Lines as one word: as many as have room, each whole."""
+    text = ""
+    for line in lines:
+        if len(text) + len(line) + 1 > LONGEST_WORD:
+            break
+        text = f"{text}\n{line}" if text else line
+    return text
 
 
 def awaited(facts: Facts, status: WorkItemStatus) -> tuple[Stage, GateStatus] | None:

@@ -448,3 +448,18 @@ def test_good_work_is_no_news_beyond_the_stage() -> None:
     people.world.end_run(End(writes=good(people.world.tasks[-1])))
     people.world.rest()
     assert len(people.comments) == told
+
+
+def test_what_waits_for_a_tracker_that_is_away_for_days_fits_into_a_status() -> None:
+    people = team()
+    people.away = errors.Transient("no connection")
+    for _ in range(60):
+        people.world.script("analysis", End(exit_code=1, tail="x" * 4000))
+    people.world.go()
+    for _ in range(59):
+        people.world.say("retry")
+        people.world.go()
+    waiting = [effect for effect in people.world.status.effects if effect.state == "Intended"]
+    assert len(waiting) > 50
+    assert all(len(text) <= 1024 for effect in waiting for text in effect.params.values())
+    assert len(people.world.status.model_dump_json()) < 400_000
