@@ -26,7 +26,7 @@ from tests.e2e import session
 from tests.e2e.crossing import Crossing, crossing
 from tests.e2e.lab import PATIENCE_SECONDS, Lab, only, said
 
-pytestmark = [pytest.mark.e2e, pytest.mark.alone]
+pytestmark = [pytest.mark.e2e, pytest.mark.alone, pytest.mark.timeout(1200)]
 
 NAMESPACE = "wi-e2e-gitea"
 NAMES = ("whole", "red", "by-hand", "conflict", "plain")
@@ -180,7 +180,6 @@ def _unreachable(status: dict[str, Any]) -> bool:
     return said(status)[0] == "ForgeUnreachable"
 
 
-@pytest.mark.timeout(1200)
 def test_every_item_has_exactly_one_pull_request_whenever_the_operator_died(story: Story) -> None:
     assert [asked for asked in story.between.killed if asked.endswith("/pulls")], "it died after opening one"
     heads = collections.Counter(pull["head"]["label"] for pull in story.repository.pull_requests())
@@ -197,7 +196,6 @@ def test_a_forge_that_is_away_is_named_and_costs_nothing_but_time(story: Story) 
     assert [run["result"] for run in status["runs"]] == ["Succeeded", "Succeeded"]
 
 
-@pytest.mark.timeout(900)
 def test_a_whole_item_ends_done_with_its_branch_merged_and_gone(story: Story) -> None:
     status = story.lab.wait_phase("whole", "Done", SECONDS)
     pull = status["pullRequest"]
@@ -213,7 +211,6 @@ def test_a_whole_item_ends_done_with_its_branch_merged_and_gone(story: Story) ->
     assert "build" in gate["message"]
 
 
-@pytest.mark.timeout(900)
 def test_a_red_check_sends_the_item_back_and_a_green_one_of_the_new_head_lets_it_pass(story: Story) -> None:
     status = story.lab.wait_phase("red", "Done", SECONDS)
     assert [run["stage"] for run in status["runs"]] == ["development", "development", "deploy"]
@@ -222,7 +219,6 @@ def test_a_red_check_sends_the_item_back_and_a_green_one_of_the_new_head_lets_it
     assert story.repository.read("src/red.txt") == "second of red\n"
 
 
-@pytest.mark.timeout(900)
 def test_a_merge_by_a_person_finishes_the_item_and_is_not_done_twice(story: Story) -> None:
     lab = story.lab
     status = lab.wait("by-hand", lambda status: "nothing is merged" in said(status)[1], "a held merge", SECONDS)
@@ -235,7 +231,6 @@ def test_a_merge_by_a_person_finishes_the_item_and_is_not_done_twice(story: Stor
     assert not [asked for asked in story.between.requests if asked.startswith("POST") and f"/{number}/merge" in asked]
 
 
-@pytest.mark.timeout(900)
 def test_a_conflict_goes_back_to_development_which_is_told_the_commits_of_the_base(story: Story) -> None:
     status = story.lab.wait_phase("conflict", "Done", SECONDS)
     assert [run["stage"] for run in status["runs"]] == ["development", "deploy", "development", "deploy"]
@@ -245,7 +240,6 @@ def test_a_conflict_goes_back_to_development_which_is_told_the_commits_of_the_ba
     assert story.repository.read("src/price.txt") == "theirs\n"
 
 
-@pytest.mark.timeout(900)
 def test_nothing_was_merged_opened_or_said_twice(story: Story) -> None:
     for name in NAMES:
         story.lab.wait_phase(name, "Done", SECONDS)
