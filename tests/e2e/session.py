@@ -26,8 +26,11 @@ from tests.e2e.operator_process import OperatorProcess
 ROOT = pathlib.Path(__file__).parent.parent.parent
 GIT_NAMESPACE = "wi-e2e-git"
 OPERATOR_NAMESPACE = "workitem-operator"
-RIGHTS = {"Namespace", "ServiceAccount", "ClusterRole", "ClusterRoleBinding", "Role", "RoleBinding"}
-"""What the operator's process needs of an installation."""
+RIGHTS = {
+    *("Namespace", "ServiceAccount", "ClusterRole", "ClusterRoleBinding", "Role", "RoleBinding"),
+    *("ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding"),
+}
+"""Of an installation, what the operator's process needs, and what it forbids others."""
 RESTRICTED = {"pod-security.kubernetes.io/enforce": "restricted", "workitems.dev/e2e": "true"}
 
 
@@ -89,7 +92,7 @@ def chosen_cluster() -> Cluster:
 
 
 def prepare_cluster() -> Cluster:
-    """The cluster of the tests, up; with our CRDs and RBAC, and without a leftover of an earlier session."""
+    """The cluster of the tests, up; with our CRDs, RBAC and policies, without a leftover of an earlier session."""
     provider = ChosenCluster()
     provider.create()
     cluster = provider.cluster

@@ -14,6 +14,7 @@ import pytest
 from hack.cluster.model import Cluster
 from tests.e2e.admission import decisions, pipelines, repositories, workitems
 from tests.e2e.admission.cases import BASES, Bad, Good, Manifest, contract, merged, spec
+from tests.e2e.evidence import OPERATOR
 from tests.e2e.lab import TEAM_LEAD
 
 pytestmark = pytest.mark.e2e
@@ -95,6 +96,14 @@ def test_admitted(kubectl: Kubectl, namespace: str, case: Good) -> None:
     result = create(kubectl, namespace, case.manifest)
     assert result.returncode == 0, result.stderr
     assert "Warning" not in result.stderr
+
+
+def test_only_a_bridge_speaks_for_its_user(kubectl: Kubectl, namespace: str) -> None:
+    manifest = decisions.BRIDGED.manifest
+    refused(create(kubectl, namespace, manifest), "spec.by", "nobody decides in the name of another")
+    # The group stays team-lead's: it may create Decisions.
+    sent = kubectl(f"--as={OPERATOR}", "-n", namespace, "create", "--dry-run=server", "-f", "-", manifest=manifest)
+    assert sent.returncode == 0, sent.stderr
 
 
 CHANGES = (

@@ -76,7 +76,7 @@ def test_approve_is_accepted_once_and_void_for_another_commit(world: World) -> N
     other = lab.decide("approved", approve={"gate": GATE, "commit": NOWHERE})
     result, reason, message = world.told("approved", other)
     assert (result, reason) == ("Void", "OtherContent")
-    assert f"at {status['head']} and approve that commit" in message
+    assert f"at {status['head']} and say it about that commit" in message
     wrong = lab.decide("approved", approve={"gate": "no-such-gate", "commit": status["head"]})
     result, reason, message = world.told("approved", wrong)
     assert (result, reason) == ("Ignored", "NoSuchGate")

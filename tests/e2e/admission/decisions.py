@@ -47,5 +47,5 @@ BAD = (
 GOOD = (
     Good("an approval of a SHA-256 commit", KIND, action(approve={"gate": "g", "commit": COMMIT + "0" * 24})),
     Good("a send-back without words", KIND, action(sendBack={"stage": "development"})),
-    Good("a bridge's user", KIND, spec(by="plane:lead@example.com")),
 )
+BRIDGED = Good("a bridge's user", KIND, spec(by="plane:lead@example.com"))
