@@ -27,6 +27,7 @@ _COMMANDS = {
     "claude-image": "the same for the image with the Claude Code CLI; prints its name",
     "claude-cli": "fetch the Claude Code CLI for the tests, where it is missing; prints where it is",
     "restart-apiserver": "kill the local cluster's API server and start it again, as the tests of faults do",
+    "stop-kubelet": "kill the local cluster's kubelet, as the test of a lost node does; up starts it again",
 }
 
 
@@ -72,7 +73,9 @@ def _run(command: str, cluster: Cluster) -> int:
         case "env":
             print("\n".join(_environment(cluster)))
         case "restart-apiserver":
-            _restart_api_server(cluster)
+            _ours(cluster).restart_api_server()
+        case "stop-kubelet":
+            _ours(cluster).stop_kubelet()
         case "images":
             built = images.build_and_load(cluster)
             print(f"OPERATOR_IMAGE={built.operator}\nAGENT_IMAGE={built.agent}")
@@ -81,10 +84,10 @@ def _run(command: str, cluster: Cluster) -> int:
     return 0
 
 
-def _restart_api_server(cluster: Cluster) -> None:
+def _ours(cluster: Cluster) -> LocalCluster:
     if not isinstance(cluster, LocalCluster):
-        raise ClusterError(f"The API server of the context {cluster.context} is not ours to restart.")
-    cluster.restart_api_server()
+        raise ClusterError(f"The context {cluster.context} is not the local cluster: its parts are not ours to stop.")
+    return cluster
 
 
 def _test_tools() -> None:

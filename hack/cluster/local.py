@@ -82,6 +82,16 @@ class LocalCluster:
                 processes.stop(alive, patience_seconds=0)
             self._up()
 
+    def stop_kubelet(self) -> None:
+        """Kill the kubelet, and what its containers do goes on unseen: a node out of reach. `up` brings it back."""
+        if not elevation.is_root():
+            elevation.again("stop-kubelet")
+            return
+        with self._locked():
+            alive = processes.running(self.settings.state).get("kubelet")
+            if alive is not None:
+                processes.stop(alive, patience_seconds=0)
+
     def audit_log(self) -> str:
         """What the API server's audit log has of the last requests, oldest first: a JSON object a line."""
         folder = self.settings.state / "log"

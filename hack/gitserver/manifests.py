@@ -121,6 +121,8 @@ def _pod(server: GitServer, repositories: Mapping[str, bytes]) -> Manifest:
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
         "terminationGracePeriodSeconds": 5,
+        # Its repositories live in its pod: the test of a lost node declares the node lost, and needs them afterwards.
+        "tolerations": [{"key": "node.kubernetes.io/out-of-service", "operator": "Exists"}],
         "securityContext": {
             "runAsNonRoot": True,
             "runAsUser": 1000,

@@ -171,7 +171,8 @@ class Inbox:
         async with asyncio.TaskGroup() as looks:
             for item in waiting:
                 looks.create_task(listen(item))
-        seen.looked = {uid: at for uid, at in seen.looked.items() if uid in {i.metadata.uid for i in items}}
+        unfinished = {item.metadata.uid for item in items}
+        seen.looked = {uid: at for uid, at in seen.looked.items() if uid in unfinished}
 
     async def _look_at_issue(self, repository: Repository, issue_id: str) -> None:
         """What a webhook named."""
@@ -209,7 +210,9 @@ class Inbox:
                 await self._take(repository, project, found, items, whole=False)
         seen.until = newest
         if len(seen.states) > SEEN_MOST:
+            # An issue that became a WorkItem and is forgotten here is found again by that item, or its comment.
             seen.states.clear()
+            seen.taken.clear()
             seen.until = None
 
     # --- issues

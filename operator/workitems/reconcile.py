@@ -96,10 +96,12 @@ class Reconciler:
 
     def is_echo(self, key: str, version: str) -> bool:
         """Whether an event is about a write of our own, after which we have looked ourselves or will; told once."""
-        own = self._own.get(key, ())
-        if version not in own:
+        own = self._own.get(key)
+        if own is None or version not in own:
             return False
-        self._own[key].remove(version)
+        own.remove(version)
+        if not own:
+            del self._own[key]
         return True
 
     async def _step(self, key: str, facts: Facts, more: int = STEPS_A_LOOK - 1) -> float | None:
@@ -156,8 +158,10 @@ class Reconciler:
             # announced: it keeps its slot until the next look tells.
             _log_step(key, facts, plan)
             self._witness.written(facts.item, plan.status, began)
-            own = self._own.setdefault(key, collections.deque(maxlen=OWN_VERSIONS))
-            own.append(written.metadata.resource_version)
+            if facts.item.status.phase not in conditions.FINISHED:
+                # Of an item that was over before, the watch, which is of unfinished ones, tells nothing.
+                own = self._own.setdefault(key, collections.deque(maxlen=OWN_VERSIONS))
+                own.append(written.metadata.resource_version)
         self._outbox.written(key, facts.item, written, facts.outcomes)
         try:
             created = await self._actor.perform(facts.item, plan.after)

@@ -18,6 +18,7 @@ from pydantic import ValidationError
 from workitems import cluster, errors
 from workitems.api import API_VERSION, Condition, Repository
 from workitems.api.repository import RegisteredWebhook, RepositoryStatus
+from workitems.core import conditions
 from workitems.readings import ForgeOf
 from workitems.settings import Settings
 from workitems.webhook_secrets import secret_value
@@ -100,8 +101,8 @@ class Registration:
             webhook, outcome = before.webhook, ("False", error.reason, str(error))
         except errors.Transient as error:
             webhook, outcome = before.webhook, ("False", "ForgeUnreachable", str(error))
-        conditions = self._conditions(repository, outcome)
-        await self._write(repository, before.model_copy(update={"conditions": conditions, "webhook": webhook}))
+        told = self._conditions(repository, outcome)
+        await self._write(repository, before.model_copy(update={"conditions": told, "webhook": webhook}))
 
     async def _register(self, repository: Repository, secret_name: str) -> RegisteredWebhook:
         meta, known = repository.metadata, repository.status.webhook
@@ -135,18 +136,9 @@ class Registration:
         return RegisteredWebhook(id=found, url=url, secret_version=version)
 
     def _conditions(self, repository: Repository, outcome: tuple[str, str, str]) -> tuple[Condition, ...]:
-        value, reason, message = outcome
-        conditions = repository.status.conditions
-        old = next((c for c in conditions if c.type == REGISTERED), None)
-        new = Condition(
-            type=REGISTERED,
-            status=value,
-            reason=reason,
-            message=message,
-            observed_generation=repository.metadata.generation,
-            last_transition_time=old.last_transition_time if old is not None and old.status == value else self._clock(),
-        )
-        return (*(c for c in conditions if c.type != REGISTERED), new)
+        old = repository.status.conditions
+        new = conditions.replaced(old, (REGISTERED, *outcome), repository.metadata.generation, self._clock())
+        return (*(c for c in old if c.type != REGISTERED), new)
 
     async def _write(self, repository: Repository, status: RepositoryStatus) -> None:
         if status == repository.status:

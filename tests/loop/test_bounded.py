@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import gc
 import json
 
 import pytest
 
 from tests.loop.apiserver import Call
-from tests.loop.lab import Lab
+from tests.loop.lab import NAMESPACE, Lab
 from tests.loop.store import JOBS, PODS, WORKITEMS
 from tests.unit.core.world import End, default_pipeline, review
 from workitems.api import DECISIONS_KEPT, EFFECTS_KEPT, MESSAGE_LIMIT, RUNS_KEPT
+from workitems.outbox import Outbox
+from workitems.readings import Readings
+from workitems.reconcile import Reconciler
+from workitems.slots import Slots
 
 RUNS = 500
 STATUS_BYTES = 64 * 1024
@@ -75,3 +80,28 @@ def _forget_old_jobs(lab: Lab) -> None:
             name = body["metadata"]["labels"].get("batch.kubernetes.io/job-name", body["metadata"]["name"])
             if name not in recorded and lab.status("et-1").run is None:
                 lab.store.remove(kind, body)
+
+
+async def test_nothing_is_remembered_of_an_item_that_is_over(lab: Lab) -> None:
+    """Memory is flat in the number of finished items: whatever the process keeps by item is let go."""
+    lab.repository()
+    lab.pipeline()
+    lab.approve_always()
+    lab.start()
+    names = [lab.item(f"et-{number}") for number in range(3)]
+    for name in names:
+        await lab.until_phase("Done", name)
+    keys = {f"{NAMESPACE}/{name}" for name in names}
+    await lab.until(lambda: not any(keys & kept for kept in _kept().values()), f"memory of {_kept()}")
+
+
+def _kept() -> dict[str, set[str]]:
+    """The keys of what this process's reconcilers and their neighbours hold in memory."""
+    holders = [each for each in gc.get_objects() if isinstance(each, Reconciler | Outbox | Readings | Slots)]
+    assert holders
+    return {
+        f"{type(holder).__name__}.{name}": {key for key in value if isinstance(key, str)}
+        for holder in holders
+        for name, value in vars(holder).items()
+        if isinstance(value, dict | set)
+    }

@@ -31,14 +31,17 @@ def apply(status: WorkItemStatus, reason: str, message: str, generation: int, no
     ]
     if phase in FINISHED:
         wanted.append(("Succeeded", "True" if phase is Phase.DONE else "False", reason, message))
-    old = {condition.type: condition for condition in status.conditions}
-    conditions = tuple(_condition(entry, old.get(entry[0]), generation, now) for entry in wanted)
+    conditions = tuple(replaced(status.conditions, entry, generation, now) for entry in wanted)
     others = tuple(condition for condition in status.conditions if condition.type not in KINDS)
     return status.model_copy(update={"conditions": (*conditions, *others), "observed_generation": generation})
 
 
-def _condition(entry: tuple[str, str, str, str], old: Condition | None, generation: int, now: datetime) -> Condition:
+def replaced(
+    conditions: tuple[Condition, ...], entry: tuple[str, str, str, str], generation: int, now: datetime
+) -> Condition:
+    """What takes the place of a condition of its type: `entry` is type, status, reason and message."""
     kind, value, reason, message = entry
+    old = next((condition for condition in conditions if condition.type == kind), None)
     # lastTransitionTime moves with the status alone, as the API conventions ask.
     since = old.last_transition_time if old is not None and old.status == value else now
     return Condition(

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import datetime
 
-from workitems.api import EFFECTS_KEPT, EFFECTS_WAITING, Condition, Effect, WorkItemStatus
+from workitems.api import EFFECTS_KEPT, EFFECTS_WAITING, Effect, WorkItemStatus
+from workitems.core import conditions
 from workitems.core.facts import EffectOutcome
 
 DELIVERED = "EffectsDelivered"
@@ -101,21 +102,12 @@ def described(status: WorkItemStatus, generation: int, now: datetime) -> WorkIte
     # Those within the cluster too: an item that is over is found again by this alone.
     pending = any(effect.state == "Intended" for effect in status.effects)
     status = status.model_copy(update={"outbox": "Pending" if pending else None})
-    old = next((c for c in status.conditions if c.type == DELIVERED), None)
     others = tuple(c for c in status.conditions if c.type != DELIVERED)
     if not any(effect.target for effect in status.effects):
         return status
     reason, message = _late(status.effects)
-    value = "True" if reason == "Delivered" else "False"
-    since = old.last_transition_time if old is not None and old.status == value else now
-    condition = Condition(
-        type=DELIVERED,
-        status=value,
-        reason=reason,
-        message=message,
-        observed_generation=generation,
-        last_transition_time=since,
-    )
+    entry = (DELIVERED, "True" if reason == "Delivered" else "False", reason, message)
+    condition = conditions.replaced(status.conditions, entry, generation, now)
     return status.model_copy(update={"conditions": (*others, condition)})
 
 
