@@ -11,8 +11,19 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from workitems.api import Condition, Effect, FinishedRun, Gate, GateResult, GateStatus, Phase, Stage, WorkItemStatus
-from workitems.api.repository import Notifier, PlaneStates
+from workitems.api import (
+    Condition,
+    Effect,
+    FinishedRun,
+    Gate,
+    GateResult,
+    GateStatus,
+    Phase,
+    Repository,
+    Stage,
+    WorkItemStatus,
+)
+from workitems.api.repository import Notifier, PlaneStates, PlaneTracker
 from workitems.core import effects, gates, pull_requests, runs, stages, transitions
 from workitems.core.conditions import FINISHED
 from workitems.core.facts import Facts
@@ -41,6 +52,7 @@ _HELD_EVENTS = {
     "InfraRetriesExhausted": "RetriesUsedUp",
     "FilesMissing": "NothingProduced",
 }
+_FINAL_STATES = {Phase.DONE: "done", Phase.ABORTED: "aborted"}
 
 
 @dataclass(frozen=True)
@@ -58,25 +70,14 @@ class Happening:
 
 def announced(facts: Facts, after: WorkItemStatus) -> WorkItemStatus:
     """`after` with what is to be told about the way to it."""
-    repository, before = facts.repository, facts.item.status
-    if repository is None or facts.item.metadata.deletion_timestamp is not None:
+    if facts.item.metadata.deletion_timestamp is not None:
         return after
     number = after.told + 1
     new: list[Effect] = []
-    plane = repository.spec.tracker.plane if repository.spec.tracker is not None else None
-    happenings = list(_happenings(facts, after))
-    if plane is not None and facts.item.spec.external_ref is not None:
-        key, old = state_key(after, plane.states), state_key(before, plane.states)
-        if key is not None and key != old:
-            new.append(Effect(id=f"state-{number}", kind=STATE, target=TRACKER_STATE, params={"state": key}))
-        told = [happening for happening in happenings if happening.comment]
-        # Decisions are answered one by one; of the rest, the first says most.
-        for index, happening in enumerate((*_answers(told), *_others(told)[:1])):
-            new.append(_effect(f"comment-{number}-{index}-{happening.event}", COMMENT, effects.TRACKER, happening))
-    for index, notifier in enumerate(repository.spec.notify):
-        for happening in _wanted(notifier, happenings):
-            target = f"notify-{index}"
-            new.append(_effect(f"{target}-{number}-{happening.event}", effects.NOTIFY, target, happening))
+    if facts.item.spec.external_ref is not None and (key := _state_to_tell(facts, after)) is not None:
+        new.append(Effect(id=f"state-{number}", kind=STATE, target=TRACKER_STATE, params={"state": key}))
+    if facts.repository is not None:
+        new += _messages(facts.repository, facts, after, number)
     if not new:
         return after
     kept = after.effects
@@ -85,13 +86,45 @@ def announced(facts: Facts, after: WorkItemStatus) -> WorkItemStatus:
     return after.model_copy(update={"effects": kept, "told": number})
 
 
+def _state_to_tell(facts: Facts, after: WorkItemStatus) -> str | None:
+    """The issue's new state as a key of PlaneStates: another than before, or than was told last; None: as it is."""
+    before, told = facts.item.status, [effect for effect in after.effects if effect.kind == STATE]
+    if facts.repository is None:
+        # How its states are called nobody knows now, but an item that is over is not looked at again.
+        ends = after.phase in FINISHED and before.phase not in FINISHED
+        return _FINAL_STATES[after.phase] if ends and told else None
+    plane = _plane(facts.repository)
+    if plane is None:
+        return None
+    key, old = state_key(after, plane.states), state_key(before, plane.states)
+    # What changed while the Repository was not there was not told then.
+    stale = bool(told) and told[-1].params["state"] != key
+    return key if key != old or stale else None
+
+
+def _messages(repository: Repository, facts: Facts, after: WorkItemStatus, number: int) -> Iterator[Effect]:
+    """The comments and the notifiers' messages about this step."""
+    happenings = list(_happenings(facts, after))
+    if _plane(repository) is not None and facts.item.spec.external_ref is not None:
+        told = [happening for happening in happenings if happening.comment]
+        # Decisions are answered one by one; of the rest, the first says most.
+        for index, happening in enumerate((*_answers(told), *_others(told)[:1])):
+            yield _effect(f"comment-{number}-{index}-{happening.event}", COMMENT, effects.TRACKER, happening)
+    for index, notifier in enumerate(repository.spec.notify):
+        for happening in _wanted(notifier, happenings):
+            target = f"notify-{index}"
+            yield _effect(f"{target}-{number}-{happening.event}", effects.NOTIFY, target, happening)
+
+
+def _plane(repository: Repository) -> PlaneTracker | None:
+    return repository.spec.tracker.plane if repository.spec.tracker is not None else None
+
+
 def state_key(status: WorkItemStatus, states: PlaneStates) -> str | None:
     """Which of the configured states the issue should be in, as a key of PlaneStates; None: whichever it is in."""
     match status.phase:
-        case Phase.DONE:
-            key = "done"
-        case Phase.ABORTED:
-            key = "aborted"
+        case Phase.DONE | Phase.ABORTED:
+            key = _FINAL_STATES[status.phase]
         case Phase.BLOCKED:
             key = "blocked"
         case Phase.NEEDS_INPUT:

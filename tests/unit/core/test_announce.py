@@ -253,6 +253,33 @@ def test_an_answer_moves_it_on_again() -> None:
     assert people.states == ["In Progress", "Needs Input", "In Progress", "In Review"]
 
 
+def test_an_item_that_ends_while_its_repository_is_away_is_seen_once_that_is_back() -> None:
+    """Found by hypothesis."""
+    people = team()
+    people.world.go(approve=False)
+    people.world.repository = None
+    people.world.say("abort")
+    people.world.rest()
+    assert (people.world.status.phase, people.states[-1]) == ("Aborted", "In Review")
+    people.world.repository = people.world.home
+    people.world.pass_time(minutes=20)
+    people.world.rest()
+    assert people.states[-1] == "Cancelled"
+    assert people.world.status.outbox is None
+
+
+def test_what_changed_while_the_repository_was_away_is_seen_once_it_is_back() -> None:
+    people = team()
+    people.world.script("analysis", End(writes={"01-questions.md": QUESTIONS}))
+    people.world.go()
+    people.world.repository = None
+    people.world.say("answer", comment="One.")
+    people.world.rest()
+    people.world.repository = people.world.home
+    people.world.go(approve=False)
+    assert people.states == ["In Progress", "Needs Input", "In Progress", "In Review"]
+
+
 def test_a_blocked_item_is_seen_in_its_column() -> None:
     people = team()
     people.world.script("analysis", End(exit_code=1))
