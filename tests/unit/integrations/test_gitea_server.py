@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any
@@ -120,6 +121,7 @@ async def test_a_branch_name_that_was_used_before_gets_a_pull_request_of_its_own
     first, head = await shop.proposed()
     assert (await shop.forge.merge(first, head, "merge", delete_branch=True)).result is MergeResult.MERGED
     assert await shop.forge.head("feature/x") is None
+    wait_until_deleted(shop, "feature/x")
     old = await shop.forge.find("feature/x", "main")
     assert old is not None
     assert (old.number, old.state, old.head) == (first, "merged", head)
@@ -128,6 +130,17 @@ async def test_a_branch_name_that_was_used_before_gets_a_pull_request_of_its_own
     found = await shop.forge.find("feature/x", "main")
     assert found is not None
     assert (found.number, found.state) == (second, "open")
+
+
+def wait_until_deleted(shop: Shop, branch: str) -> None:
+    """Until Gitea is through with it: late, it closes what is open of the branch, be it the next one of that name."""
+    wanted = ("delete_branch", f"refs/heads/{branch}")
+    deadline = time.monotonic() + 60
+    while wanted not in [(act["op_type"], act["ref_name"]) for act in shop.repository.all("/activities/feeds")]:
+        assert time.monotonic() < deadline, f"the deletion of {branch} is not in Gitea's feed"
+        time.sleep(0.2)
+    # The feed is written first.
+    time.sleep(1)
 
 
 async def test_a_closed_pull_request_is_reported_and_a_new_one_is_not_the_old(shop: Shop) -> None:
