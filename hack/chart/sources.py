@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 from pydantic.alias_generators import to_camel
 
-from hack.chart import dashboard
+from hack.chart import dashboard, shapes
 from workitems import crd
 from workitems.settings import Settings
 
@@ -55,6 +55,8 @@ def values_schema() -> dict[str, Any]:
         for name, field in sorted(Settings.model_fields.items())
         if name not in OWN_VALUES
     }
+    schema["properties"]["pipelines"]["properties"]["default"]["properties"]["spec"] = shapes.pipeline()
+    schema["definitions"] |= shapes.definitions()
     schema["properties"]["settings"] = {"type": "object", "properties": settings, "additionalProperties": False}
     return schema
 

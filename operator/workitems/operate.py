@@ -12,7 +12,6 @@ import contextlib
 import socket
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import kopf
 import structlog
@@ -128,6 +127,7 @@ class Operator:
         self._inbox = Inbox(api, self._channels, settings.watch_namespaces, every, tell)
         self._plane_webhooks = webhooks.Channel(PlaneWebhooks(), self._inbox.heard)
         self._readings = Readings(clients.forge, wake, self.clock)
+        self._pipeline = default_pipeline.Installation(api, settings.namespace, settings.default_pipeline)
         self._registration = Registration(api, clients.forge, settings, clock)
         outside = reconcile.Outside(self._outbox, self._readings, self)
         self._reconciler = reconcile.Reconciler(self._observer, act.Actor(api), ledger, outside, wake)
@@ -199,8 +199,7 @@ class Operator:
             ),
         ):
             await kinds.served(self._api, next(iter(self._settings.watch_namespaces), None), asyncio.sleep)
-            if (file := self._settings.default_pipeline) is not None:
-                await default_pipeline.install(self._api, self._settings.namespace, Path(file))
+            await self._pipeline.attempt()
             self._outbox.begin()
             await self._rebuild_ledger()
             scopes: tuple[str | None, ...] = self._settings.watch_namespaces or (None,)
@@ -218,6 +217,7 @@ class Operator:
                         self._events.run(),
                         self._metrics.watch_loop(),
                         self._inbox.run(),
+                        self._pipeline.run(),
                         *(part.run(self._queue.add, self._sweep_now.set) for part in parts),
                     )
                 ]

@@ -290,6 +290,11 @@ def test_two_releases_share_nothing_cluster_wide(render: Render) -> None:
     assert not names[0] & names[1]
 
 
+def brought(**spec: Any) -> JSON:
+    """Values that change the default Pipeline."""
+    return {"pipelines": {"default": {"spec": spec}}}
+
+
 @pytest.mark.parametrize(
     ("values", "words"),
     [
@@ -302,6 +307,18 @@ def test_two_releases_share_nothing_cluster_wide(render: Render) -> None:
         ({"webhooks": {"enabled": True, "ingress": {"enabled": True}}}, "/webhooks/host"),
         ({"modelCredentials": {"apiKey": "a", "authToken": "b"}}, "/modelCredentials"),
         ({"webhooks": {"host": "a.b", "httpRoute": {"enabled": True}}}, "/webhooks"),
+        (brought(limits={"maxRun": 3}), "/pipelines/default/spec/limits': additional properties 'maxRun'"),
+        (brought(limits={"maxRuns": "many"}), "/pipelines/default/spec/limits/maxRuns"),
+        (brought(stages=[{"nam": "a"}]), "/pipelines/default/spec/stages/0"),
+        (brought(agents={"developer": {"claudeCode": {"modle": "x"}}}), "/agents/developer/claudeCode"),
+        ({"podSecurityContext": {"runAsUsr": 1}}, "runAsUsr"),
+        ({"securityContext": {"capabilities": {"drp": ["ALL"]}}}, "/securityContext/capabilities"),
+        ({"tolerations": [{"kye": "system"}]}, "/tolerations/0"),
+        ({"affinity": {"nodeAfinity": {}}}, "nodeAfinity"),
+        ({"topologySpreadConstraints": [{"maxSkew": 1}]}, "topologyKey"),
+        ({"resources": {"limit": {"memory": "1Gi"}}}, "'limit'"),
+        ({"extraEnv": [{"name": "A", "valeu": "b"}]}, "/extraEnv/0"),
+        ({"networkPolicy": {"runs": {"allow": [{"ipBlock": {"cdir": "10.0.0.0/8"}}]}}}, "/allow/0/ipBlock"),
     ],
 )
 def test_a_mistake_in_the_values_is_refused_by_name(helm: Path, values: JSON, words: str) -> None:

@@ -88,4 +88,16 @@ MATRIX: dict[str, dict[str, Any]] = {
         }
     },
     "another Pipeline": {"pipelines": {"default": {"spec": {"limits": {"maxConcurrentRuns": 2}, "queueName": "q"}}}},
+    "other agents": {
+        "pipelines": {
+            "default": {
+                "spec": {
+                    "agentDefaults": {"claudeCode": {"model": "opus"}, "timeout": "1h"},
+                    "agents": {
+                        "developer": {"resources": {"limits": {"memory": "4Gi", "cpu": 2}}, "env": [{"name": "A"}]}
+                    },
+                }
+            }
+        }
+    },
 }
