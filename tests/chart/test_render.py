@@ -271,13 +271,25 @@ def test_what_is_watched_is_what_the_operator_serves(render: Render) -> None:
     assert shown["metadata"]["labels"]["grafana_dashboard"] == "1"
 
 
-def test_policies_hold_where_the_operator_serves(render: Render) -> None:
-    bindings = kinds(render({"watchNamespaces": ["team-a"]}), "ValidatingAdmissionPolicyBinding")
-    for binding in bindings:
+def test_policies_hold_where_the_operator_serves_and_the_agents_one_where_its_pipelines_are(render: Render) -> None:
+    held = {}
+    for binding in kinds(render({"watchNamespaces": ["team-a"]}), "ValidatingAdmissionPolicyBinding"):
         (expression,) = binding["spec"]["matchResources"]["namespaceSelector"]["matchExpressions"]
-        assert expression["values"] == ["team-a"]
-    assert {binding["metadata"]["name"].rpartition("-")[2] for binding in bindings} == {"decisions", "agents"}
+        held[binding["metadata"]["name"].rpartition("-")[2]] = expression["values"]
+    assert held == {"decisions": ["team-a"], "agents": ["team-a", "workitem-operator"]}
     assert not [b for b in kinds(render(), "ValidatingAdmissionPolicyBinding") if "matchResources" in b["spec"]]
+
+
+def test_agents_are_kept_from_everything_that_can_be_written(render: Render) -> None:
+    (rule,) = only(render(), "ValidatingAdmissionPolicy", "workitem-operator-agents")["spec"]["matchConstraints"][
+        "resourceRules"
+    ]
+    written = set()
+    for body in map(yaml.safe_load, crd.render().values()):
+        plural, (version,) = body["spec"]["names"]["plural"], body["spec"]["versions"]
+        written |= {plural, *(f"{plural}/{part}" for part in version.get("subresources", ()))}
+    assert set(rule["resources"]) == written
+    assert set(rule["operations"]) == {"CREATE", "UPDATE", "DELETE"}
 
 
 def test_two_releases_share_nothing_cluster_wide(render: Render) -> None:
