@@ -16,7 +16,7 @@ from datetime import datetime
 from typing import Any
 
 from workitems.api import API_VERSION, Phase, WorkItem
-from workitems.core import announce
+from workitems.core import announce, happenings
 from workitems.core.tracker import Comment, Member, StateChange
 
 APPROVED = re.compile(r"(?<![\w:]):approved:(?![\w:])", re.IGNORECASE)
@@ -233,7 +233,7 @@ def _decision(item: WorkItem, said: str, by: Member, action: dict[str, Any], wor
         "metadata": {"name": decision_name(item, said), "namespace": item.metadata.namespace},
         "spec": {
             "workItem": item.metadata.name,
-            "by": f"{announce.BRIDGE}{by.called}"[:253],
+            "by": f"{happenings.BRIDGE}{by.called}"[:253],
             **action,
             "comment": words[:COMMENT_LIMIT],
         },

@@ -35,6 +35,25 @@ def test_a_stage_that_waits_for_approval_lists_its_documents_and_how_to_approve(
     assert f'commit: "{head}"' in said
 
 
+def test_every_approval_that_a_stage_asks_for_is_asked_for_by_its_name() -> None:
+    gates = ({"name": "product", "approval": {}}, {"name": "security", "approval": {}})
+    people = team(one_stage(*gates))
+    people.world.go(approve=False)
+    assert [text.partition("commit ")[0] for text in people.told] == [
+        "Stage build is ready and waits for approval (gate product, "
+    ]
+    people.world.say("approve", {"gate": "product", "commit": people.world.status.head})
+    people.world.rest()
+    assert people.world.at == ("build", "InReview")
+    assert people.told[1].startswith("Stage build is ready and waits for approval (gate security, commit ")
+    assert people.told[1].endswith(asked(people))
+    assert 'gate: "security"' in people.told[1]
+    assert "waits for approval (gate security, " in people.heard[-1]
+    people.world.pass_time(hours=1)
+    people.world.rest()
+    assert len(people.told) == 2
+
+
 def test_documents_are_links_at_the_commit_where_there_is_a_forge() -> None:
     people = team(forge=FORGE)
     people.world.go(approve=False)
