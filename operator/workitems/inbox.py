@@ -363,7 +363,7 @@ class Inbox:
         self, repository: Repository, key: str, words: Mapping[str, object], subject: Subject
     ) -> tuple[str, str | None]:
         own = await self._channels.templates(repository)
-        return messages.render(key, words, subject, language=repository.spec.messages.language, own=own)
+        return await messages.rendered(key, words, subject, language=repository.spec.messages.language, own=own)
 
     async def _repositories(self) -> list[Repository]:
         found = []

@@ -109,7 +109,8 @@ class Telling:
             words |= await self._quoted(repository, words, COMMENT_CHARACTERS if kind == "comment" else None)
         own = await self._channels.templates(repository)
         language = repository.spec.messages.language
-        text, problem = messages.render(f"{kind}.{event}", words, subject(item, repository), language=language, own=own)
+        about = subject(item, repository)
+        text, problem = await messages.rendered(f"{kind}.{event}", words, about, language=language, own=own)
         if problem is not None and own is not None:
             log.warning("template", item=item.key, template=f"{kind}.{event}", configmap=own.source, error=problem)
         return text

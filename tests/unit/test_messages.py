@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
+import subprocess
+from typing import Any, get_args
 
 import pytest
 
 from tests.standins.telegram import read
 from workitems import messages
-from workitems.messages import Own, Subject
+from workitems.api import RunResult
+from workitems.api.decision import Action
+from workitems.integrations.html_parts import plain
+from workitems.messages import Own, Subject, apart
 
 SUBJECT = Subject(
     name="et-12",
@@ -84,7 +90,7 @@ def test_a_template_of_ones_own_comes_first() -> None:
         ("{% if %}", "line 1: TemplateSyntaxError"),
         ("{{ nothing_of_this_name }}", "UndefinedError: &#39;nothing_of_this_name&#39; is undefined"),
         ("{{ ''.__class__.__mro__ }}", "SecurityError"),
-        ("{% for a in range(90000) %}{{ a }} {% endfor %}", "it makes more than 65536 characters"),
+        ("{% for a in range(90000) %}{{ a }} {% endfor %}", "it makes more than 262144 characters"),
         ("{% for a in range(99999999) %}{% endfor %}", "OverflowError"),
         ("  ", "it makes an empty text"),
         ("{{ 1 // 0 }}", "ZeroDivisionError"),
@@ -100,6 +106,128 @@ def test_a_broken_one_falls_back_and_says_so(kind: str, template: str, problem: 
     assert text.endswith(("</em></p>", "</i>"))
     in_russian, _ = messages.render(key, {}, SUBJECT, language="ru", own=Own("texts", {key: template}))
     assert f"Шаблон {key} из ConfigMap texts непригоден" in in_russian
+
+
+@pytest.mark.parametrize(
+    ("template", "problem"),
+    [
+        ("{{ 'x' * 2000000000 }}", "MemoryError"),
+        ("{{ (['x'] * 500000000) | length }}", "MemoryError"),
+        ("{{ 'x' | center(2000000000) | length }}", "MemoryError"),
+        (
+            "{% for a in range(9999) %}{% for b in range(9999) %}{{ '' }}{% endfor %}{% endfor %}",
+            "it needs more than 1 s of processor time or 128 MiB of memory",
+        ),
+    ],
+)
+async def test_one_that_would_eat_the_operator_up_ends_apart_from_it(
+    template: str, problem: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(apart, "PROCESSOR_SECONDS", 1)
+    own, turns = Own("texts", {"message.Done": template}), 0
+    made = asyncio.ensure_future(messages.rendered("message.Done", {"message": "all fine"}, SUBJECT, own=own))
+    while not made.done():
+        await asyncio.sleep(0.01)
+        turns += 1
+    text, found = await made
+    assert found == problem
+    assert "all fine" in text
+    assert f"of ConfigMap texts cannot be used: {problem}" in text
+    # Everybody else goes on meanwhile.
+    assert turns > 1
+
+
+def test_what_renders_it_has_nothing_of_the_operators_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: dict[str, Any] = {}
+    real = subprocess.run
+
+    def run(*arguments: Any, **words: Any) -> Any:
+        seen.update(words)
+        return real(*arguments, **words)
+
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")
+    monkeypatch.setattr(subprocess, "run", run)
+    own = Own("texts", {"message.Done": "{{ message }}"})
+    assert messages.render("message.Done", {"message": "x"}, SUBJECT, own=own) == ("x", None)
+    assert set(seen["env"]) == {"PYTHONPATH", "PYTHONDONTWRITEBYTECODE"}
+
+
+def test_a_long_document_is_told_whole() -> None:
+    questions = "".join(f"{number}. Which price does case {number} have?\n" for number in range(1, 1200))
+    assert len(questions) > 40_000
+    text, problem = messages.render("comment.QuestionsAsked", {"text": questions, "file": "q.md"}, SUBJECT)
+    assert problem is None
+    assert "Which price does case 1199 have?" in text
+    assert "only the beginning" not in text
+
+
+def test_one_that_has_no_room_is_cut_and_says_so() -> None:
+    table = "|a|b|\n|-|-|\n" + "|\n" * 20_000
+    text, problem = messages.render("comment.QuestionsAsked", {"text": table, "file": "q.md"}, SUBJECT)
+    assert problem is None
+    assert 50_000 < len(text) <= messages.TEXT_LIMIT
+    assert "<p>This is only the beginning. The document: <code>q.md</code></p>" in text
+
+
+REFUSALS = {
+    "Stranger": (
+        "Не засчитано (согласование, olga@example.com): этот человек не решает о et-12. Согласуют: lead@x.com."
+    ),
+    "Edited": (
+        "Не засчитано (согласование, olga@example.com): комментарий изменил после написания кто-то другой. "
+        "Напишите, пожалуйста, новый."
+    ),
+    "Ambiguous": (
+        "Этот комментарий от olga@example.com не засчитан: в нём и :approved:, и :rejected:. "
+        "Напишите, пожалуйста, новый."
+    ),
+    "ReasonMissing": (
+        "Этот отказ от olga@example.com пока не засчитан: назовите причину в том же комментарии, например "
+        ":rejected: нет случая возврата."
+    ),
+    "OlderRequest": (
+        "Не засчитано (согласование, olga@example.com): это сказано до запроса согласования или о прежней версии. "
+        "Прочитайте последний запрос и ответьте ещё раз."
+    ),
+}
+
+
+@pytest.mark.parametrize("event", REFUSALS)
+def test_refusals_in_russian(event: str) -> None:
+    words = {"action": "approval", "by": "olga@example.com", "editor": "somebody else", "approvers": ("lead@x.com",)}
+    text, _ = messages.render(f"comment.{event}", words, SUBJECT, language="ru")
+    assert " ".join(plain(text).split()) == REFUSALS[event]
+
+
+@pytest.mark.parametrize("action", get_args(Action))
+def test_every_decision_has_its_russian_word(action: str) -> None:
+    words = {"action": action, "by": "olga@example.com", "message": "x"}
+    text, _ = messages.render("comment.DecisionRefused", words, SUBJECT, language="ru")
+    assert re.fullmatch(r"<p><strong>Не засчитано \([а-я]+, olga@example.com\):</strong> x.</p>", text)
+
+
+@pytest.mark.parametrize("result", RunResult)
+def test_a_run_in_russian(result: RunResult) -> None:
+    words = {"run": "3", "agent": "coder", "stage": "build", "result": str(result), "seconds": "75", "cost": "0.02"}
+    text, _ = messages.render("message.RunFinished", words, SUBJECT, language="ru")
+    assert re.search(r"Запуск 3 \(coder, стадия build\): <b>[а-я ]+</b>, 1 мин 15 с, 0.02 USD$", text)
+
+
+def test_an_approval_in_russian() -> None:
+    words = {
+        **WORDS,
+        "stage": "analysis",
+        "gate": "approved",
+        "command": "kubectl create",
+        "approvers": ("lead@x.com",),
+    }
+    text, _ = messages.render("comment.ApprovalWanted", {**words, "approved_state": "Готово"}, SUBJECT, language="ru")
+    assert " ".join(plain(text).split()) == (
+        f"Стадия analysis готова и ждёт согласования (проверка approved, коммит {COMMIT[:12]}). Прочитайте, "
+        "пожалуйста: docs/a b.mddocs/<c>.md Чтобы согласовать, напишите комментарий :approved: или переведите задачу "
+        "в «Готово». Чтобы вернуть, напишите :rejected: и причину. Согласуют: lead@x.com. Из командной строки, с вашим "
+        "именем вместо YOU: kubectl create"
+    )
 
 
 @pytest.mark.parametrize(("seconds", "text"), [("0", "0s"), ("59", "59s"), ("75", "1m 15s"), ("7322", "2h 2m")])
