@@ -117,7 +117,7 @@ class Channels:
     async def _apprise(self, repository: Repository, chosen: AppriseNotifier, field: str) -> Notifier:
         namespace, name = repository.metadata.namespace, repository.metadata.name
         address, _ = await self._clients.secret(namespace, chosen.address, f"{field}.apprise.address", name)
-        return AppriseChannel(address)
+        return await AppriseChannel.opened(address)
 
     def _pace(self, key: tuple[str, str], what: str) -> Pace:
         limit = (plane.REQUESTS_A_MINUTE, plane.WINDOW_SECONDS)

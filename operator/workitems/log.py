@@ -28,6 +28,9 @@ LEVELS = {
     # They print every request's address, and one of them (Telegram's) has the token in it.
     "httpx": logging.WARNING,
     "httpcore": logging.WARNING,
+    # They too, and apprise repeats an address that it does not understand, with the password in it, as a warning.
+    "apprise": logging.CRITICAL,
+    "urllib3": logging.ERROR,
 }
 """The least level of other people's loggers, whatever the settings say."""
 

@@ -7,7 +7,7 @@ may have been sent is not sent again.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Protocol
 
 import structlog
@@ -53,9 +53,12 @@ class Channels(Protocol):
 class Telling:
     """What `outbox` calls for the kinds of effects that tell people something."""
 
-    def __init__(self, channels: Channels) -> None:
-        """Take how to reach people."""
+    def __init__(
+        self, channels: Channels, rendered: Callable[..., Awaitable[tuple[str, str | None]]] = messages.rendered
+    ) -> None:
+        """Take how to reach people, and who makes texts."""
         self._channels = channels
+        self._rendered = rendered
 
     def carriers(self) -> Mapping[str, Carrier]:
         """By kind of effect."""
@@ -110,7 +113,7 @@ class Telling:
         own = await self._channels.templates(repository)
         language = repository.spec.messages.language
         about = subject(item, repository)
-        text, problem = await messages.rendered(f"{kind}.{event}", words, about, language=language, own=own)
+        text, problem = await self._rendered(f"{kind}.{event}", words, about, language=language, own=own)
         if problem is not None and own is not None:
             log.warning("template", item=item.key, template=f"{kind}.{event}", configmap=own.source, error=problem)
         return text

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 import structlog
 
-from workitems import log
+from workitems import errors, log
+from workitems.integrations.apprise import AppriseChannel
 from workitems.settings import Settings
 
 
@@ -112,3 +113,16 @@ def test_warnings_are_logged() -> None:
         logging.captureWarnings(capture=True)
         warnings.warn("old", stacklevel=1)
     assert lines(stream)[0]["logger"] == "py.warnings"
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize(
+    "address", ["nonsense-s3cr3t", "tgram://s3cr3t/12345", "json://user:s3cr3t@127.0.0.1:9/s3cr3t"]
+)
+@pytest.mark.parametrize("level", ["info", "debug"])
+async def test_no_address_of_apprise_is_ever_logged(address: str, level: str) -> None:
+    stream = configured(log_level=level)
+    with pytest.raises(errors.Permanent) as caught:
+        await (await AppriseChannel.opened(address)).send("x")
+    assert "s3cr3t" not in str(caught.value)
+    assert "s3cr3t" not in stream.getvalue()

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import Any
 
 from tests.unit.core.world import World
-from workitems import errors
+from workitems import errors, messages
 from workitems.api import Repository
 from workitems.integrations.html_parts import plain
 from workitems.messages import Own
@@ -53,7 +54,7 @@ class People:
         self.answers_lost = 0
         """How many messages to take without an answer."""
         self._index = 0
-        world._carriers = {**world._carriers, **Telling(self).carriers()}
+        world._carriers = {**world._carriers, **Telling(self, made).carriers()}
 
     @property
     def told(self) -> list[str]:
@@ -104,6 +105,11 @@ class People:
             self.answers_lost -= 1
             raise errors.Unanswered("POST https://api.telegram.org/bot***/sendMessage: no answer in time")
         return str(len(self.messages))
+
+
+async def made(*arguments: Any, **words: Any) -> tuple[str, str | None]:
+    """A text, without the thread that a `World` has no loop for."""
+    return messages.render(*arguments, **words)
 
 
 def read(html: str) -> str:

@@ -24,7 +24,8 @@ async def test_a_message_arrives_as_text() -> None:
     async with serving() as server:
         server.answers = [web.Response()]
         address = server.url.replace("http://", "json://")
-        await AppriseChannel(address).send("<b>et-12</b> a &lt; b")
+        channel = await AppriseChannel.opened(address)
+        await channel.send("<b>et-12</b> a &lt; b")
     assert server.asked[0].body["message"] == "et-12 a < b"
 
 
