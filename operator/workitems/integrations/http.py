@@ -76,6 +76,8 @@ class Answer:
     code: int
     headers: httpx.Headers = field(repr=False)
     content: bytes = field(repr=False)
+    hidden: tuple[str, ...] = field(default=(), repr=False)
+    """As in `Access`."""
 
     @property
     def good(self) -> bool:
@@ -99,7 +101,11 @@ class Answer:
         except ValueError:
             return ""
         words = body.get("message") or body.get("error") or body.get("detail") if isinstance(body, dict) else None
-        return " ".join(str(words or "").split())[:MESSAGE_LIMIT]
+        return self.quoted(str(words or ""))
+
+    def quoted(self, words: str) -> str:
+        """Words of the body as they may be repeated: a proxy may send the request's own headers back in a refusal."""
+        return _cut(_masked(words, self.hidden))
 
 
 class Connections:
@@ -200,12 +206,13 @@ class Client:
                 )
             except (httpx.TransportError, httpx.DecodingError, TimeoutError, OSError) as error:
                 again = repeatable or isinstance(error, _NOT_SENT)
-                failure = _unanswered(again, self._shown(f"{what}: {_cause(error)}"), error)
+                failure = _unanswered(again, f"{what}: {_cause(error, self._shown(str(error)))}", error)
             else:
                 if code < 500 and code not in _LATER:
-                    return Answer(what, code, headers, content)
+                    return Answer(what, code, headers, content, self._access.hidden)
                 again = repeatable or code == 429
-                failure = _late(again, self._shown(f"{what}: {_said(code, content)}"), headers)
+                said = Answer(what, code, headers, content, self._access.hidden).message
+                failure = _late(again, f"{what}: it answered {code}{f': {said}' if said else ''}", headers)
             delay = failure.delay_seconds
             if not again or attempt == ATTEMPTS or (delay or 0.0) > PATIENCE_SECONDS:
                 raise failure
@@ -214,10 +221,19 @@ class Client:
             attempt += 1
 
     def _shown(self, text: str) -> str:
-        for secret in self._access.hidden:
-            for form in {secret, quote(secret, safe="")} - {""}:
-                text = text.replace(form, "***")
-        return text
+        return _masked(text, self._access.hidden)
+
+
+def _masked(text: str, hidden: tuple[str, ...]) -> str:
+    for secret in hidden:
+        for form in {secret, quote(secret, safe="")} - {""}:
+            text = text.replace(form, "***")
+    return text
+
+
+def _cut(text: str) -> str:
+    """On one line; after the masking, which would not find half a token."""
+    return " ".join(text.split())[:MESSAGE_LIMIT]
 
 
 def _trust(access: Access) -> ssl.SSLContext | bool:
@@ -260,23 +276,18 @@ def _late(harmless: bool, sentence: str, headers: httpx.Headers) -> errors.Trans
     return kind(sentence, delay_seconds=delay)
 
 
-def _cause(error: BaseException) -> str:
+def _cause(error: BaseException, words: str) -> str:
     """Why there is no answer, in words: httpx says nothing at all for some of its errors."""
     if isinstance(error, httpx.ConnectTimeout):
         return f"no connection within {CONNECT_SECONDS:.0f} s: is the server up, and may the operator reach it?"
     if isinstance(error, (httpx.TimeoutException, TimeoutError)):
         return "no answer in time"
-    said = " ".join(str(error).split())[:MESSAGE_LIMIT]
+    said = _cut(words)
     if "CERTIFICATE_VERIFY_FAILED" in said:
         return f"its certificate is not trusted: put its CA into the ConfigMap that caBundle names ({said})"
     if isinstance(error, httpx.ConnectError):
         return f"no connection: {said or 'refused'}; is the server up, and may the operator reach it?"
     return f"no answer: {said or type(error).__name__}"
-
-
-def _said(code: int, content: bytes) -> str:
-    message = Answer("", code, httpx.Headers(), content).message
-    return f"it answered {code}: {message}" if message else f"it answered {code}"
 
 
 def retry_after_seconds(headers: Mapping[str, str], now: datetime | None = None) -> float | None:

@@ -205,7 +205,7 @@ def _mapping(answer: http.Answer) -> dict[str, Any]:
 
 
 def _said(answer: http.Answer) -> str:
-    return answer.message or " ".join(json.dumps(answer.json()).split())[: http.MESSAGE_LIMIT]
+    return answer.message or answer.quoted(json.dumps(answer.json()))
 
 
 def _moment(text: Any) -> datetime:

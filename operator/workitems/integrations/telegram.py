@@ -100,7 +100,7 @@ def _body(answer: http.Answer) -> dict[str, Any]:
 
 
 def _description(answer: http.Answer) -> str:
-    return " ".join(str(_body(answer).get("description") or "").split())[:300]
+    return answer.quoted(str(_body(answer).get("description") or ""))
 
 
 def silence(code: int, headers: Mapping[str, str], content: bytes) -> float | None:

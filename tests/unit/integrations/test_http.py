@@ -169,10 +169,24 @@ async def test_a_foreign_page_is_no_answer_and_is_not_quoted(server: Scripted, c
     assert answer.message == ""
 
 
-async def test_no_token_is_said_anywhere(server: Scripted, clients: Clients, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize("words", [f"bad token {TOKEN}", f"{'x' * 290} {TOKEN}"])
+@pytest.mark.parametrize("code", [400, 401, 403, 405, 409])
+async def test_a_refusal_that_repeats_the_request_does_not_repeat_its_token(
+    server: Scripted, clients: Clients, code: int, words: str
+) -> None:
+    server.answers = [web.json_response({"message": words}, status=code)]
+    answer = await clients.to(server.url).request("GET", "/x")
+    assert "***" in answer.message
+    assert "s3cr3t" not in f"{answer.message} {answer!r}"
+
+
+@pytest.mark.parametrize("words", [f"bad token {TOKEN}", f"{'x' * 290} {TOKEN}"])
+async def test_no_token_is_said_anywhere(
+    server: Scripted, clients: Clients, caplog: pytest.LogCaptureFixture, words: str
+) -> None:
     caplog.set_level(logging.DEBUG, "workitems")
     client = clients.to(server.url)
-    server.answers = [web.json_response({"message": f"bad token {TOKEN}"}, status=500) for _ in range(4)]
+    server.answers = [web.json_response({"message": words}, status=500) for _ in range(4)]
     with pytest.raises(errors.Transient) as caught:
         await client.request("GET", f"/bot{TOKEN.replace('/', '%2F')}/send")
     said = (
