@@ -17,7 +17,10 @@ class Forge(Protocol):
     """One repository on a forge. All methods raise errors.Transient and errors.Permanent."""
 
     async def find(self, branch: str, base: str) -> PullRequest | None:
-        """The pull request of `branch` of this very repository into `base`: the open one, else the newest other."""
+        """The pull request of `branch` of this very repository into `base`: the open one, else the newest closed one.
+
+        Closed ones are looked through for a while only: None may mean that it was closed long ago.
+        """
 
     async def get(self, number: int) -> PullRequest:
         """One pull request by its number."""

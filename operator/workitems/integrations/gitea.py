@@ -23,6 +23,8 @@ from workitems.integrations.http import Answer, Client, Sleep
 CHECK_SECONDS = 20.0
 """How long "Please try again later" is taken for "still checking"."""
 CHECK_EVERY_SECONDS = 1.0
+CLOSED_MOST = 200
+"""Closed pull requests among which a branch's newest is looked for."""
 READINGS = 3
 """How often a listing that changes while it is paged is read again."""
 EVENTS = ("push", "pull_request", "pull_request_comment", "pull_request_review", "pull_request_sync", "status")
@@ -49,19 +51,23 @@ class Gitea:
         opened = await self._open(branch, base)
         if opened:
             return opened[0]
-        async for pull in self._of(branch, base, "closed"):
-            # They come newest first.
+        # They come newest first, and a repository may have thousands: a branch's own is among the last ones.
+        async for pull in self._of(branch, base, "closed", CLOSED_MOST):
             return pull
         return None
 
     async def _open(self, branch: str, base: str) -> list[PullRequest]:
         return sorted([pull async for pull in self._of(branch, base, "open")], key=lambda pull: pull.number)
 
-    async def _of(self, branch: str, base: str, state: str) -> AsyncIterator[PullRequest]:
-        repository = await self._api.repository()
+    async def _of(self, branch: str, base: str, state: str, most: int | None = None) -> AsyncIterator[PullRequest]:
+        """Those among the first `most` of a listing; None: among all."""
+        repository, seen = await self._api.repository(), 0
         async for pull in self._api.pages("/pulls", {"state": state, "base_branch": base}):
             if self._api.read(pull, lambda pull: values.is_of(pull, repository, branch, base)):
                 yield self._api.read(pull, values.pull_request)
+            seen += 1
+            if seen == most:
+                return
 
     async def get(self, number: int) -> PullRequest:
         """See Forge."""
@@ -99,8 +105,7 @@ class Gitea:
 
     async def ensure(self, branch: str, base: str, *, title: str, body: str) -> PullRequest:
         """See Forge. errors.Permanent BranchNotFound, NoCommits where there is nothing to ask for."""
-        found = await self.find(branch, base)
-        if found is not None and found.state == "open":
+        for found in await self._open(branch, base):
             await self.update(found.number, title=title, body=body)
             return found
         # Gitea opens an empty pull request without a word.
@@ -114,8 +119,7 @@ class Gitea:
         )
         if answer.code == 409:
             # Opened by somebody else a moment ago; the number in the answer's message is not the pull request's.
-            found = await self.find(branch, base)
-            if found is not None and found.state == "open":
+            for found in await self._open(branch, base):
                 await self.update(found.number, title=title, body=body)
                 return found
         if answer.code == 404:

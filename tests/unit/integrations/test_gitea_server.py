@@ -199,6 +199,24 @@ async def test_all_pages_are_looked_at(shop: Shop, monkeypatch: pytest.MonkeyPat
     assert found.number == number
 
 
+async def test_any_number_of_closed_pull_requests_stands_in_nobodys_way(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old, _ = await shop.proposed("feature/old")
+    shop.repository.ask("PATCH", f"/pulls/{old}", {"state": "closed"})
+    for other in range(4):
+        shop.repository.create_branch(f"other-{other}", "feature/old")
+        made = shop.repository.open_pull_request(f"other-{other}")
+        shop.repository.ask("PATCH", f"/pulls/{made['number']}", {"state": "closed"})
+    assert await shop.forge.find("feature/old", "main") is not None
+    monkeypatch.setattr("workitems.integrations.gitea_api.PAGE", 2)
+    monkeypatch.setattr("workitems.integrations.gitea_api.PAGES", 2)
+    monkeypatch.setattr("workitems.integrations.gitea.CLOSED_MOST", 4)
+    assert await shop.forge.find("feature/old", "main") is None
+    number, _ = await shop.proposed("feature/new", text="twenty percent\n")
+    assert [pull["number"] for pull in shop.repository.pull_requests("open")] == [number]
+
+
 async def test_commits_that_a_branch_lacks_are_named_with_their_files(shop: Shop) -> None:
     number, head = await shop.proposed()
     first = shop.repository.commit("main", "prices.txt", "1", "Raise prices\n\nBecause.")
