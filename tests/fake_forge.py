@@ -60,8 +60,12 @@ class FakeForge(Forge):
     base_ahead: tuple[Commit, ...] = ()
     """Commits of the base that no branch has yet."""
     conflicts: bool = False
+    undecided: bool = False
+    """Asked to merge, it says "try again later", as with conflicts that Gitea knows of and with those it looks for."""
     protected: str = ""
     """Why the base takes no merge."""
+    keeps_branches: str = ""
+    """Why it deletes none."""
     away: str = ""
     refuses: errors.Permanent | None = None
     hang: Callable[[], Awaitable[None]] | None = None
@@ -87,7 +91,9 @@ class FakeForge(Forge):
             self.reports,
             self.base_ahead,
             self.conflicts,
+            self.undecided,
             self.protected,
+            self.keeps_branches,
             self.away,
             self.refuses,
             merges=list(self.merges),
@@ -187,7 +193,9 @@ class FakeForge(Forge):
         known = self.statuses.get(commit)
         return Checks(commit, tuple(known.values()) if known is not None else tuple(self.reports(commit)))
 
-    async def merge(self, number: int, commit: str, method: Method, *, delete_branch: bool) -> MergeOutcome:
+    async def merge(
+        self, number: int, commit: str, method: Method, *, delete_branch: bool, patient: bool
+    ) -> MergeOutcome:
         await self._answer()
         pull = self._pull(number)
         if pull.state == "merged":
@@ -196,7 +204,11 @@ class FakeForge(Forge):
             return MergeOutcome(MergeResult.REFUSED, message="the pull request is closed")
         if self._view(pull).head != commit:
             return MergeOutcome(MergeResult.HEAD_MOVED, message="head target does not match")
-        if self.conflicts or (method == "fast-forward-only" and self.base_ahead):
+        if method == "fast-forward-only" and self.base_ahead:
+            return MergeOutcome(MergeResult.CONFLICT, message="no fast-forward is possible")
+        if self.undecided and patient:
+            raise errors.Transient("Please try again later")
+        if self.conflicts or self.undecided:
             return MergeOutcome(MergeResult.CONFLICT, message="Please try again later")
         if self.protected:
             return MergeOutcome(MergeResult.REFUSED, message=self.protected)
@@ -205,7 +217,9 @@ class FakeForge(Forge):
         self._merge(pull)
         self.requests.append(f"merge {number}{' and delete the branch' if delete_branch else ''}")
         self.cut("after merging")
-        return MergeOutcome(MergeResult.MERGED, pull.merge_commit)
+        return MergeOutcome(
+            MergeResult.MERGED, pull.merge_commit, branch_kept=self.keeps_branches if delete_branch else ""
+        )
 
     async def update_branch(self, number: int, style: Literal["merge", "rebase"]) -> None:
         await self._answer()

@@ -19,6 +19,10 @@ from workitems.readings import ForgeOf
 
 COMMITS_NAMED = 10
 """Of the base, in the words about a conflict."""
+TRIES_BEFORE_CONFLICT = 2
+"""A forge with many pull requests to look at takes a while; a conflict that is none costs a run of an agent."""
+BRANCH_KEPT = "BranchKept"
+"""Reason of a merge whose branch could not be deleted."""
 
 
 class ForgeEffects:
@@ -95,7 +99,13 @@ class ForgeEffects:
         forge, params = await self._forge(item), effect.params
         number, commit, base = int(params["number"]), params["commit"], params["base"]
         method = cast("Method", params["method"])
-        outcome = await forge.merge(number, commit, method, delete_branch=params["deleteBranch"] == "true")
+        outcome = await forge.merge(
+            number,
+            commit,
+            method,
+            delete_branch=params["deleteBranch"] == "true",
+            patient=effect.attempts < TRIES_BEFORE_CONFLICT,
+        )
         now = await forge.get(number)
         values = pull_requests.values_of(now)
         if outcome.result is MergeResult.MERGED:
@@ -103,7 +113,10 @@ class ForgeEffects:
                 raise errors.Transient(f"pull request {number} was merged, and the forge does not show it yet")
             if outcome.commit:
                 values["mergeCommit"] = outcome.commit
-            return Result(ref=outcome.commit or now.url, values=values)
+            kept = outcome.branch_kept
+            return Result(
+                ref=outcome.commit or now.url, values=values, reason=BRANCH_KEPT if kept else None, error=kept or None
+            )
         reason, words = await self._why_not(forge, base, (commit, method), outcome)
         return Result("Failed", reason=reason, error=words, values=values)
 

@@ -125,8 +125,9 @@ def _late(effects: tuple[Effect, ...]) -> tuple[str, str]:
                 f"{first.last_error}"
             )
             reasons.append(first.reason or "Late")
-        elif not queue and own[-1].state in ("Failed", "Unknown") and own[-1].reason != WITHDRAWN:
-            sentences.append(f"{target}: {own[-1].id} was not carried out: {own[-1].last_error}")
+        elif not queue and own[-1].last_error and own[-1].reason != WITHDRAWN:
+            end = "is done, but" if own[-1].state == "Done" else "was not carried out:"
+            sentences.append(f"{target}: {own[-1].id} {end} {own[-1].last_error}")
             reasons.append(own[-1].reason or own[-1].state)
     if not sentences:
         return "Delivered", "what is outside the cluster is as it should be"

@@ -124,3 +124,5 @@ class MergeOutcome:
     """The merge commit, where it was merged."""
     message: str = ""
     """What the forge said, cut, for a person."""
+    branch_kept: str = ""
+    """Why a branch that was to be deleted is still there."""

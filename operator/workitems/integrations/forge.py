@@ -49,8 +49,13 @@ class Forge(Protocol):
     async def checks(self, commit: str) -> Checks:
         """All contexts of a commit, all pages, the newest status of each."""
 
-    async def merge(self, number: int, commit: str, method: Method, *, delete_branch: bool) -> MergeOutcome:
-        """Merge if the head is `commit`, which the forge itself checks; one that is merged already is a success."""
+    async def merge(
+        self, number: int, commit: str, method: Method, *, delete_branch: bool, patient: bool
+    ) -> MergeOutcome:
+        """Merge if the head is `commit`, which the forge itself checks; one that is merged already is a success.
+
+        `patient`: an answer that may mean a conflict or a forge that is still looking for one is errors.Transient.
+        """
 
     async def update_branch(self, number: int, style: Literal["merge", "rebase"]) -> None:
         """Bring the base's new commits into the branch; errors.Permanent with reason Conflict where that fails."""

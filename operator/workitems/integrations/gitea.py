@@ -175,7 +175,9 @@ class Gitea:
 
     # --- merging
 
-    async def merge(self, number: int, commit: str, method: Method, *, delete_branch: bool) -> MergeOutcome:
+    async def merge(
+        self, number: int, commit: str, method: Method, *, delete_branch: bool, patient: bool
+    ) -> MergeOutcome:
         """See Forge. Waits while the server says that it is still checking, some twenty seconds at most."""
         pull = await self._pull(number)
         request = self._api.read(pull, values.pull_request)
@@ -191,15 +193,20 @@ class Gitea:
         while True:
             answer = await self._api.ask("POST", f"/pulls/{number}/merge", body=body)
             if answer.good:
-                return MergeOutcome(MergeResult.MERGED, (await self.get(number)).merge_commit)
+                made = (await self.get(number)).merge_commit
+                # Gitea answers 200 where it could not delete the branch, too.
+                kept = await self._delete_branch(pull, commit) if delete_branch else ""
+                return MergeOutcome(MergeResult.MERGED, made, branch_kept=kept)
             said = answer.message
             later = answer.code == 405 and "try again later" in said
             if not later and not (answer.code == 409 and "push out of date" in said):
                 return await self._not_merged(answer, number, commit, delete_branch=delete_branch)
             if waited >= CHECK_SECONDS:
-                return await self._cannot_merge(request, said, commit)
+                return await self._cannot_merge(request, said, commit, patient=patient)
             await self._sleep(CHECK_EVERY_SECONDS)
             waited += CHECK_EVERY_SECONDS
+            # Gitea puts off looking for conflicts of a pull request that nobody looks at.
+            await self._pull(number)
 
     async def _over(self, pull: JSON, commit: str, *, delete_branch: bool) -> MergeOutcome | None:
         """What there is to say of a pull request that is merged or closed; None: it is open."""
@@ -212,12 +219,21 @@ class Gitea:
         message = f"merged already by {by}"
         if request.head != commit:
             message = f"{message}, at {request.head[:12]} and not at {commit[:12]}"
-        branch = str(pull["head"].get("label") or "")
-        if delete_branch and branch and await self.head(branch) == commit:
-            deleted = await self._api.ask("DELETE", f"/branches/{quote(branch)}")
-            if not deleted.good and deleted.code != 404:
-                message = f"{message}; branch {branch} was not deleted: {deleted.message or deleted.code}"
-        return MergeOutcome(MergeResult.MERGED, request.merge_commit, message)
+        kept = await self._delete_branch(pull, commit) if delete_branch else ""
+        return MergeOutcome(MergeResult.MERGED, request.merge_commit, message, kept)
+
+    async def _delete_branch(self, pull: JSON, commit: str) -> str:
+        """Why the branch of a merged pull request is still there; "": it is not."""
+        branch = self._api.read(pull, lambda pull: str(pull["head"].get("label") or ""))
+        head = await self.head(branch) if branch else None
+        if head is None:
+            return ""
+        if head != commit:
+            return f"branch {branch} was not deleted: it is at {head[:12]} by now"
+        deleted = await self._api.ask("DELETE", f"/branches/{quote(branch)}")
+        if deleted.good or deleted.code == 404:
+            return ""
+        return f"branch {branch} was not deleted: {deleted.message or deleted.code}"
 
     async def _not_merged(self, answer: Answer, number: int, commit: str, *, delete_branch: bool) -> MergeOutcome:
         if answer.code not in (404, 405, 409):
@@ -235,9 +251,9 @@ class Gitea:
             return _moved(request.head, commit)
         return _conflict(f"the branch conflicts with {request.base}")
 
-    async def _cannot_merge(self, request: PullRequest, said: str, commit: str) -> MergeOutcome:
+    async def _cannot_merge(self, request: PullRequest, said: str, commit: str, *, patient: bool) -> MergeOutcome:
         """The same answer for a long time: a conflict, unless the base has nothing that could conflict."""
-        if await self.ahead(commit, request.base) == 0:
+        if patient or await self.ahead(commit, request.base) == 0:
             message = f"{self._api.place} does not say whether pull request {request.number} can be merged: {said}"
             raise errors.Transient(message, delay_seconds=CHECK_SECONDS)
         return _conflict(f"the branch conflicts with {request.base}")

@@ -273,6 +273,44 @@ def test_a_conflict_sends_back_with_the_commits_of_the_base() -> None:
     assert world.forge.merges == []
 
 
+def test_a_forge_that_is_slow_to_look_for_conflicts_costs_no_run() -> None:
+    world = built(shop(onConflict=[{"sendBackTo": "build"}]), until="deploy")
+    world.forge.undecided, world.forge.base_ahead = True, BEHIND
+    world.end_run()
+    world.rest()
+    assert world.at == ("deploy", "InProgress")
+    assert "Please try again later" in world.message
+    world.pass_time(minutes=1)
+    world.forge.undecided = False
+    runs = world.status.usage.runs
+    world.go()
+    assert world.at == ("done", "Done")
+    assert world.status.usage.runs == runs
+
+
+def test_a_forge_that_goes_on_saying_later_has_found_a_conflict() -> None:
+    world = built(shop(onConflict=[{"sendBackTo": "build"}]), until="deploy")
+    world.forge.undecided, world.forge.base_ahead = True, BEHIND
+    world.end_run()
+    for _ in range(2):
+        world.rest()
+        assert world.at == ("deploy", "InProgress")
+        world.pass_time(minutes=1)
+    world.rest()
+    assert world.run_job().task.stage == "build"  # type: ignore[union-attr]  # it is sent back
+
+
+def test_a_branch_that_the_forge_does_not_delete_is_told_with_the_merge() -> None:
+    world = built(shop(deleteBranch=True), until="deploy")
+    world.forge.keeps_branches = "branch feature/et-12-discounts was not deleted: branch protected"
+    world.end_run()
+    world.go()
+    assert world.at == ("done", "Done")
+    delivered = next(c for c in world.status.conditions if c.type == "EffectsDelivered")
+    assert (delivered.status, delivered.reason) == ("False", "BranchKept")
+    assert delivered.message.endswith("is done, but branch feature/et-12-discounts was not deleted: branch protected")
+
+
 def test_a_conflict_that_the_agent_resolves_is_merged() -> None:
     world = built(shop(onConflict=[{"sendBackTo": "build"}]), until="deploy")
     world.forge.conflicts, world.forge.base_ahead = True, BEHIND

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
+import sqlite3
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any
 
+import httpx
 import pytest
 
 from hack.gitea import local
@@ -23,6 +26,20 @@ from workitems.integrations.http import Client as HTTPClient
 _numbers = itertools.count(1)
 
 
+class Recording(Connections):
+    """Remembers what the server decided."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.answers: list[tuple[str, str, int]] = []
+        """Method, path below /api/v1 and code, in order."""
+
+    async def send(self, access: Access, method: str, url: str, **arguments: Any) -> tuple[int, httpx.Headers, bytes]:
+        code, headers, body = await super().send(access, method, url, **arguments)
+        self.answers.append((method, url.removeprefix(f"{access.base_url}/api/v1"), code))
+        return code, headers, body
+
+
 @dataclass
 class Shop:
     """One repository of a test's own, and the operator's client of it."""
@@ -33,7 +50,20 @@ class Shop:
     """As its owner sees it: a person."""
     bot: Client
     forge: Gitea
-    connections: Connections
+    connections: Recording
+
+    def codes(self, method: str, path: str) -> list[int]:
+        """What the server has answered to our requests so far."""
+        wanted = (method, f"/repos/{self.repository.owner}/{self.repository.name}{path}")
+        return [code for asked, where, code in self.connections.answers if (asked, where) == wanted]
+
+    async def mergeable(self, number: int) -> None:
+        """Wait until the server has looked for conflicts."""
+        for _ in range(200):
+            if (await self.forge.get(number)).mergeable:
+                return
+            await asyncio.sleep(0.1)
+        raise AssertionError(f"pull request {number} is not mergeable")
 
     def client(self, token: str, name: str = "") -> Gitea:
         access = Access(self.server.url, {"Authorization": f"token {token}"}, (token,))
@@ -62,7 +92,7 @@ async def shop(gitea: local.Server, people: tuple[Client, Client]) -> AsyncItera
     owner, bot = people
     repository = owner.create_repository(f"shop-{next(_numbers)}")
     repository.invite(bot.user)
-    connections = Connections()
+    connections = Recording()
     result = Shop(gitea, owner, repository, bot, None, connections)  # type: ignore[arg-type]  # made in the next line
     result.forge = result.client(bot.token)
     yield result
@@ -119,7 +149,9 @@ async def test_a_forks_branch_of_the_same_name_is_not_ours(shop: Shop) -> None:
 
 async def test_a_branch_name_that_was_used_before_gets_a_pull_request_of_its_own(shop: Shop) -> None:
     first, head = await shop.proposed()
-    assert (await shop.forge.merge(first, head, "merge", delete_branch=True)).result is MergeResult.MERGED
+    assert (
+        await shop.forge.merge(first, head, "merge", delete_branch=True, patient=False)
+    ).result is MergeResult.MERGED
     assert await shop.forge.head("feature/x") is None
     wait_until_deleted(shop, "feature/x")
     old = await shop.forge.find("feature/x", "main")
@@ -150,7 +182,7 @@ async def test_a_closed_pull_request_is_reported_and_a_new_one_is_not_the_old(sh
     found = await shop.forge.find("feature/x", "main")
     assert found is not None
     assert (found.number, found.state) == (number, "closed")
-    outcome = await shop.forge.merge(number, head, "merge", delete_branch=False)
+    outcome = await shop.forge.merge(number, head, "merge", delete_branch=False, patient=False)
     assert (outcome.result, outcome.message) == (MergeResult.REFUSED, f"pull request {number} is closed")
 
 
@@ -298,9 +330,8 @@ async def test_no_status_at_all_is_none(shop: Shop) -> None:
 
 @pytest.mark.parametrize("method", ["merge", "squash", "rebase", "fast-forward-only"])
 async def test_a_merge_right_after_opening_names_its_commit(shop: Shop, method: Any) -> None:
-    # Gitea is still checking then, and says "Please try again later".
     number, head = await shop.proposed()
-    outcome = await shop.forge.merge(number, head, method, delete_branch=False)
+    outcome = await shop.forge.merge(number, head, method, delete_branch=False, patient=False)
     assert outcome.result is MergeResult.MERGED, outcome
     pull = await shop.forge.get(number)
     assert (pull.state, pull.merge_commit) == ("merged", outcome.commit)
@@ -308,15 +339,24 @@ async def test_a_merge_right_after_opening_names_its_commit(shop: Shop, method: 
     assert shop.repository.read("src/code.txt") == "ten percent\n"
     assert shop.repository.has("feature/x")
     # Repeated, as after a kill before the status write: found, not done again.
-    again = await shop.forge.merge(number, head, method, delete_branch=False)
+    again = await shop.forge.merge(number, head, method, delete_branch=False, patient=False)
     assert (again.result, again.commit) == (MergeResult.MERGED, outcome.commit)
     assert again.message == f"merged already by {shop.bot.user}"
+
+
+async def test_a_server_that_is_still_checking_is_waited_for(shop: Shop) -> None:
+    number, head = await shop.proposed()
+    await shop.mergeable(number)
+    outcome = await Unchecked(shop).merge(number, head, "merge", delete_branch=False, patient=True)
+    assert outcome.result is MergeResult.MERGED, outcome
+    *earlier, last = shop.codes("POST", f"/pulls/{number}/merge")
+    assert (set(earlier), last) == ({405}, 200)
 
 
 async def test_a_head_that_was_pushed_between_gate_and_merge_is_not_merged(shop: Shop) -> None:
     number, head = await shop.proposed()
     pushed = shop.work(text="a hundred percent\n")
-    outcome = await shop.forge.merge(number, head, "merge", delete_branch=True)
+    outcome = await shop.forge.merge(number, head, "merge", delete_branch=True, patient=False)
     assert outcome.result is MergeResult.HEAD_MOVED
     assert outcome.message == f"the head is {pushed[:12]} and not {head[:12]}"
     # Even if the client had not looked: the server itself refuses.
@@ -331,36 +371,70 @@ async def test_a_head_that_was_pushed_between_gate_and_merge_is_not_merged(shop:
 async def test_a_head_pushed_while_the_merge_is_under_way_is_refused_by_the_server(shop: Shop) -> None:
     number, head = await shop.proposed()
     forge = Racing(shop)
-    outcome = await forge.merge(number, head, "merge", delete_branch=True)
+    outcome = await forge.merge(number, head, "merge", delete_branch=True, patient=False)
     assert outcome.result is MergeResult.HEAD_MOVED
     assert (await shop.forge.get(number)).state == "open"
 
 
-class Racing(Gitea):
-    """Somebody pushes after the client has looked and before it asks for the merge."""
+class Meddled(Gitea):
+    """Something happens after the client has looked and before it asks for the merge, once."""
 
     def __init__(self, shop: Shop) -> None:
         access = Access(shop.server.url, {"Authorization": f"token {shop.bot.token}"})
         place = Place(shop.repository.owner, shop.repository.name, "Secret")
         super().__init__(HTTPClient(shop.connections, access), place)
-        self.shop, self.pushed = shop, False
+        self.shop, self.done = shop, False
         ask = self._api.ask
 
-        async def pushing(method: str, path: str, *rest: Any, **named: Any) -> Any:
-            if path.endswith("/merge") and not self.pushed:
-                self.pushed = True
-                shop.work(text="pushed in between\n")
+        async def asking(method: str, path: str, *rest: Any, **named: Any) -> Any:
+            if path.endswith("/merge") and not self.done:
+                self.done = True
+                self.meddle()
             return await ask(method, path, *rest, **named)
 
-        self._api.ask = pushing  # type: ignore[method-assign]  # the network's own doing
+        self._api.ask = asking  # type: ignore[method-assign]  # the network's own doing
+
+    def meddle(self) -> None:
+        raise NotImplementedError
+
+
+class Racing(Meddled):
+    """Somebody pushes."""
+
+    def meddle(self) -> None:
+        self.shop.work(text="pushed in between\n")
+
+
+class Unchecked(Meddled):
+    """The server is to look for conflicts again, as it is after every push to the base; on an idle one that is over
+    before anybody can ask, so it is told by its database."""
+
+    def meddle(self) -> None:
+        with contextlib.closing(sqlite3.connect(self.shop.server.folder / "data/gitea.db", timeout=30)) as database:
+            database.execute("UPDATE pull_request SET status = 1 WHERE has_merged = 0")
+            database.commit()
+
+
+async def test_a_conflict_that_the_merge_itself_comes_upon(shop: Shop) -> None:
+    number, head = await shop.proposed(path="README.md", text="ours\n")
+    await shop.mergeable(number)
+    shop.repository.commit("main", "README.md", "theirs\n")
+    outcome = await shop.forge.merge(number, head, "merge", delete_branch=False, patient=True)
+    assert (outcome.result, outcome.message) == (MergeResult.CONFLICT, "the branch conflicts with main")
+    assert shop.codes("POST", f"/pulls/{number}/merge") == [409]
 
 
 async def test_a_conflict_is_told_from_still_checking(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("workitems.integrations.gitea.CHECK_SECONDS", 6.0)
-    number, head = await shop.proposed(path="README.md", text="ours\n")
+    monkeypatch.setattr("workitems.integrations.gitea.CHECK_SECONDS", 4.0)
+    head = shop.work(path="README.md", text="ours\n")
     shop.repository.commit("main", "README.md", "theirs\n")
-    outcome = await shop.forge.merge(number, head, "merge", delete_branch=False)
+    number = (await shop.forge.ensure("feature/x", "main", title="T", body="")).number
+    # Both have the same answer: only one that stays is a conflict.
+    with pytest.raises(errors.Transient, match="does not say whether pull request"):
+        await shop.forge.merge(number, head, "merge", delete_branch=False, patient=True)
+    outcome = await shop.forge.merge(number, head, "merge", delete_branch=False, patient=False)
     assert (outcome.result, outcome.message) == (MergeResult.CONFLICT, "the branch conflicts with main")
+    assert set(shop.codes("POST", f"/pulls/{number}/merge")) == {405}
     assert (await shop.forge.get(number)).state == "open"
 
 
@@ -370,13 +444,13 @@ async def test_a_server_that_goes_on_checking_is_no_conflict(shop: Shop, monkeyp
     # Work in progress is the one refusal that can be had for a branch that lacks nothing.
     request = await shop.forge.get(number)
     with pytest.raises(errors.Transient, match="does not say whether"):
-        await shop.forge._cannot_merge(request, "Please try again later", head)
+        await shop.forge._cannot_merge(request, "Please try again later", head, patient=False)
 
 
 async def test_merged_already_by_a_person(shop: Shop) -> None:
     number, head = await shop.proposed()
     shop.repository.merge(number)
-    outcome = await shop.forge.merge(number, head, "squash", delete_branch=True)
+    outcome = await shop.forge.merge(number, head, "squash", delete_branch=True, patient=False)
     assert outcome.result is MergeResult.MERGED
     assert outcome.commit == shop.repository.head("main")
     assert outcome.message == f"merged already by {shop.owner.user}"
@@ -387,16 +461,28 @@ async def test_merged_already_at_another_head_is_said_and_its_branch_is_kept(sho
     number, head = await shop.proposed()
     newer = shop.work(text="more\n")
     shop.repository.merge(number)
-    outcome = await shop.forge.merge(number, head, "merge", delete_branch=True)
+    outcome = await shop.forge.merge(number, head, "merge", delete_branch=True, patient=False)
     assert outcome.result is MergeResult.MERGED
     assert f"at {newer[:12]} and not at {head[:12]}" in outcome.message
+    assert outcome.branch_kept == f"branch feature/x was not deleted: it is at {newer[:12]} by now"
+    assert shop.repository.has("feature/x")
+
+
+async def test_a_branch_that_cannot_be_deleted_is_said(shop: Shop) -> None:
+    number, head = await shop.proposed()
+    shop.repository.protect("feature/x", enable_push=True)
+    kept = "branch feature/x was not deleted: branch protected"
+    # Gitea itself says nothing about it; found merged already, it is the same.
+    for _ in range(2):
+        outcome = await shop.forge.merge(number, head, "merge", delete_branch=True, patient=False)
+        assert (outcome.result, outcome.branch_kept) == (MergeResult.MERGED, kept)
     assert shop.repository.has("feature/x")
 
 
 async def test_a_protected_branch_refuses_in_its_own_words(shop: Shop) -> None:
     shop.repository.protect("main", required_approvals=1, enable_push=False)
     number, head = await shop.proposed()
-    outcome = await shop.forge.merge(number, head, "merge", delete_branch=False)
+    outcome = await shop.forge.merge(number, head, "merge", delete_branch=False, patient=False)
     assert outcome.result is MergeResult.REFUSED
     assert "enough approvals" in outcome.message
 
@@ -405,7 +491,7 @@ async def test_a_red_required_check_refuses(shop: Shop) -> None:
     shop.repository.protect("main", enable_status_check=True, status_check_contexts=["build"])
     number, head = await shop.proposed()
     shop.repository.report(head, "build", "failure")
-    outcome = await shop.forge.merge(number, head, "merge", delete_branch=False)
+    outcome = await shop.forge.merge(number, head, "merge", delete_branch=False, patient=False)
     assert outcome.result is MergeResult.REFUSED
     assert "required status checks" in outcome.message
 
@@ -413,27 +499,27 @@ async def test_a_red_required_check_refuses(shop: Shop) -> None:
 async def test_a_draft_is_refused(shop: Shop) -> None:
     head = shop.work()
     pull = await shop.forge.ensure("feature/x", "main", title="WIP: Discounts", body="")
-    outcome = await shop.forge.merge(pull.number, head, "merge", delete_branch=False)
+    outcome = await shop.forge.merge(pull.number, head, "merge", delete_branch=False, patient=False)
     assert (outcome.result, "Work in progress" in outcome.message) == (MergeResult.REFUSED, True)
 
 
 async def test_a_method_that_the_repository_does_not_allow_is_refused(shop: Shop) -> None:
     shop.repository.ask("PATCH", "", {"allow_squash_merge": False, "has_pull_requests": True})
     number, head = await shop.proposed()
-    outcome = await shop.forge.merge(number, head, "squash", delete_branch=False)
+    outcome = await shop.forge.merge(number, head, "squash", delete_branch=False, patient=False)
     assert outcome.result is MergeResult.REFUSED, outcome
 
 
 async def test_fast_forward_only_does_not_pass_a_base_that_has_moved(shop: Shop) -> None:
     number, head = await shop.proposed()
     shop.repository.commit("main", "other.txt", "x")
-    outcome = await shop.forge.merge(number, head, "fast-forward-only", delete_branch=False)
+    outcome = await shop.forge.merge(number, head, "fast-forward-only", delete_branch=False, patient=False)
     assert outcome.result is MergeResult.CONFLICT
     assert "main has 1 commits that the branch lacks" in outcome.message
     await shop.forge.update_branch(number, "rebase")
     rebased = (await shop.forge.get(number)).head
     assert rebased != head
-    outcome = await shop.forge.merge(number, rebased, "fast-forward-only", delete_branch=False)
+    outcome = await shop.forge.merge(number, rebased, "fast-forward-only", delete_branch=False, patient=False)
     assert outcome.result is MergeResult.MERGED
 
 
@@ -582,7 +668,7 @@ async def test_an_archived_repository_says_so(shop: Shop) -> None:
     number, head = await shop.proposed()
     shop.repository.ask("PATCH", "", {"archived": True})
     with pytest.raises(errors.Permanent, match="Unarchive") as caught:
-        await shop.forge.merge(number, head, "merge", delete_branch=False)
+        await shop.forge.merge(number, head, "merge", delete_branch=False, patient=False)
     assert caught.value.reason == "Archived"
 
 
@@ -596,12 +682,12 @@ async def test_a_server_that_is_stopped_in_the_middle_costs_nothing_but_the_time
     number, head = await shop.proposed()
     shop.server.kill()
     try:
-        for ask in (shop.forge.get(number), shop.forge.merge(number, head, "merge", delete_branch=True)):
+        for ask in (shop.forge.get(number), shop.forge.merge(number, head, "merge", delete_branch=True, patient=False)):
             with pytest.raises(errors.Transient, match="no connection"):
                 await ask
     finally:
         shop.server.start()
-    outcome = await shop.forge.merge(number, head, "merge", delete_branch=True)
+    outcome = await shop.forge.merge(number, head, "merge", delete_branch=True, patient=False)
     assert outcome.result is MergeResult.MERGED
     assert [pull["merged"] for pull in shop.repository.pull_requests()] == [True]
 
@@ -619,8 +705,8 @@ async def test_an_answer_that_is_lost_is_found_again(shop: Shop) -> None:
     assert len(shop.repository.comments(number)) == 1
     head = shop.repository.head("feature/x")
     with pytest.raises(errors.Transient):
-        await Deaf(shop, f"/pulls/{number}/merge").merge(number, head, "squash", delete_branch=True)
-    outcome = await shop.forge.merge(number, head, "squash", delete_branch=True)
+        await Deaf(shop, f"/pulls/{number}/merge").merge(number, head, "squash", delete_branch=True, patient=False)
+    outcome = await shop.forge.merge(number, head, "squash", delete_branch=True, patient=False)
     assert (outcome.result, outcome.commit) == (MergeResult.MERGED, shop.repository.head("main"))
     assert len(shop.repository.subjects("main")) == 2
 
