@@ -29,6 +29,7 @@ test: .venv/.synced ## Run every test, the end-to-end ones on a real cluster inc
 	@.venv/bin/python -m hack.cluster test-tools
 	@.venv/bin/python -m hack.cluster gitea >/dev/null
 	@.venv/bin/python -m hack.cluster helm >/dev/null
+	@.venv/bin/python -m hack.cluster kstatus >/dev/null
 	@.venv/bin/python -m hack.cluster claude-cli >/dev/null
 	@.venv/bin/pytest -n 4 tests/unit tests/loop tests/chart
 	@.venv/bin/pytest -v -n 4 --dist loadfile -m "not alone" tests/e2e

@@ -1,14 +1,19 @@
-"""Hypothesis profiles (a quick one for every run, a long one by HYPOTHESIS_PROFILE=long), and a real forge.
+"""Hypothesis profiles (a quick one for every run, a long one by HYPOTHESIS_PROFILE=long), a real forge, and kstatus.
 
-A test that asks for `gitea` is slow by that alone: make check neither builds nor starts a forge.
+A test that asks for one of the two is slow by that alone: make check neither builds nor starts them.
 """
 
+import json
 import os
-from collections.abc import Iterator
+import subprocess
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
 
+from hack.cluster import binaries
+from hack.cluster import settings as cluster_settings
 from hack.gitea import local
 
 # A loaded machine is no finding, and neither is a slow first example: no deadline, no data of earlier runs.
@@ -28,9 +33,23 @@ def gitea(tmp_path_factory: pytest.TempPathFactory) -> Iterator[local.Server]:
         yield server
 
 
+@pytest.fixture(scope="session")
+def kstatus() -> Callable[[Iterable[dict[str, Any]]], list[str]]:
+    """How the reference logic of Flux reads objects: Current, InProgress, Failed, Terminating."""
+    program = binaries.build(binaries.KSTATUS, cluster_settings.read().cache) / "kstatus"
+
+    def read(objects: Iterable[dict[str, Any]]) -> list[str]:
+        text = "\n".join(map(json.dumps, objects))
+        done = subprocess.run([program], input=text, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        return done.stdout.split()
+
+    return read
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what needs the forge as slow, before -m looks at it."""
+    """Mark what needs the forge or kstatus as slow, before -m looks at it."""
     for item in items:
-        if "gitea" in getattr(item, "fixturenames", ()):
+        if {"gitea", "kstatus"} & set(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.slow)

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from hack.cluster import choose, claude, elevation, gitea, helm, images, packages, settings
+from hack.cluster import binaries, choose, claude, elevation, gitea, helm, images, packages, settings
 from hack.cluster.errors import ClusterError
 from hack.cluster.local import LocalCluster
 from hack.cluster.model import Cluster
@@ -22,6 +22,7 @@ _COMMANDS = {
     "test-tools": "install the Debian packages that the unit tests need, where they are missing",
     "gitea": "build Gitea, the forge of the tests and the demo, once for this machine; prints its folder",
     "helm": "find helm, or build it for the chart's tests and the demo, once for this machine; prints where it is",
+    "kstatus": "build the reference for what GitOps tools read in a status, once for this machine; prints where it is",
     "gitea-image": "the image of Gitea for this cluster, built and loaded where it cannot be fetched; prints its name",
     "images": "build the operator's and the agent's image and load them; prints their names",
     "claude-image": "the same for the image with the Claude Code CLI; prints its name",
@@ -34,6 +35,7 @@ _COMMANDS = {
 _PREPARES: dict[str, Callable[[Cluster], object]] = {
     "gitea": lambda _cluster: gitea.ensure(),
     "helm": lambda _cluster: helm.helm(settings.read().cache),
+    "kstatus": lambda _cluster: binaries.build(binaries.KSTATUS, settings.read().cache) / "kstatus",
     "gitea-image": images.gitea,
     "claude-image": lambda cluster: f"CLAUDE_IMAGE={images.claude(cluster)}",
     "claude-cli": lambda _cluster: claude.folder(settings.read().cache) / "claude",

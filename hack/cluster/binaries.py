@@ -64,6 +64,7 @@ GITEA = Module(
     cgo=True,
 )
 HELM = Module("helm", {"helm": "helm.sh/helm/v4/cmd/helm"}, "3 minutes")
+KSTATUS = Module("kstatus", {"kstatus": "."}, "1 minute")
 
 
 @dataclass(frozen=True)

@@ -89,9 +89,11 @@ class Registration:
     async def _look(self, repository: Repository) -> None:
         before, webhooks = repository.status, repository.spec.webhooks
         if webhooks is None or not webhooks.manage:
-            # Whoever wants to manage it themselves finds it at the forge, and no word of ours about it.
+            # Whoever wants to manage it themselves finds it at the forge, and no word of ours about it: nor which
+            # generation was observed, because nothing is written about the next one.
             others = tuple(c for c in before.conditions if c.type != REGISTERED)
-            await self._write(repository, before.model_copy(update={"conditions": others, "webhook": None}))
+            nothing = {"conditions": others, "webhook": None, "observed_generation": None}
+            await self._write(repository, before.model_copy(update=nothing))
             return
         webhook: RegisteredWebhook | None
         try:
@@ -102,7 +104,9 @@ class Registration:
         except errors.Transient as error:
             webhook, outcome = before.webhook, ("False", "ForgeUnreachable", str(error))
         told = self._conditions(repository, outcome)
-        await self._write(repository, before.model_copy(update={"conditions": told, "webhook": webhook}))
+        observed = repository.metadata.generation
+        status = RepositoryStatus(observed_generation=observed, webhook=webhook, conditions=told)
+        await self._write(repository, status)
 
     async def _register(self, repository: Repository, secret_name: str) -> RegisteredWebhook:
         meta, known = repository.metadata, repository.status.webhook
@@ -144,7 +148,6 @@ class Registration:
         if status == repository.status:
             return
         meta = repository.metadata
-        status = status.model_copy(update={"observed_generation": meta.generation})
         body = {
             "apiVersion": API_VERSION,
             "kind": "Repository",

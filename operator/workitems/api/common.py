@@ -273,7 +273,7 @@ class Condition(Model):
     status: Annotated[str, Field(pattern="^(True|False|Unknown)$")]
     reason: Annotated[str, Field(max_length=1024)]
     message: Annotated[str, Field(max_length=32768)] = ""
-    observed_generation: int = 0
+    observed_generation: int | None = None
     last_transition_time: Time
 
 

@@ -339,7 +339,7 @@ class RegisteredWebhook(Model):
 class RepositoryStatus(Model):
     """What the operator found when it last used the repository."""
 
-    observed_generation: int = 0
+    observed_generation: int | None = None
     webhook: RegisteredWebhook | None = None
     conditions: Annotated[tuple[Condition, ...], Field(max_length=16, json_schema_extra=keyed("type"))] = ()
 

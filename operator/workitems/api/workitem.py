@@ -327,7 +327,7 @@ class HoldStatus(Model):
 class WorkItemStatus(Model):
     """Written by the operator alone, one guarded write a step."""
 
-    observed_generation: int = 0
+    observed_generation: int | None = None
     stage: Annotated[str, Field(max_length=63)] = "created"
     phase: Phase = Phase.PENDING
     phase_since: Time | None = None

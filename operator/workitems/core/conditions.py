@@ -3,6 +3,9 @@
 Ready, Reconciling and Stalled mean what kstatus reads in them: Ready=True is Current, Stalled=True is Failed,
 anything else is InProgress. Succeeded appears at the end alone. Their messages are for people: what is the matter,
 and the command that continues.
+
+An item that is over names no observedGeneration. Nothing looks at it any more, so nobody would observe an edit of it,
+and whoever waits until the newest generation is observed would wait for ever; without one the conditions alone count.
 """
 
 from __future__ import annotations
@@ -31,13 +34,19 @@ def apply(status: WorkItemStatus, reason: str, message: str, generation: int, no
     ]
     if phase in FINISHED:
         wanted.append(("Succeeded", "True" if phase is Phase.DONE else "False", reason, message))
-    conditions = tuple(replaced(status.conditions, entry, generation, now) for entry in wanted)
+    observed = observable(status, generation)
+    conditions = tuple(replaced(status.conditions, entry, observed, now) for entry in wanted)
     others = tuple(condition for condition in status.conditions if condition.type not in KINDS)
-    return status.model_copy(update={"conditions": (*conditions, *others), "observed_generation": generation})
+    return status.model_copy(update={"conditions": (*conditions, *others), "observed_generation": observed})
+
+
+def observable(status: WorkItemStatus, generation: int) -> int | None:
+    """The observedGeneration to write: none once the item is over, see above."""
+    return None if status.phase in FINISHED else generation
 
 
 def replaced(
-    conditions: tuple[Condition, ...], entry: tuple[str, str, str, str], generation: int, now: datetime
+    conditions: tuple[Condition, ...], entry: tuple[str, str, str, str], generation: int | None, now: datetime
 ) -> Condition:
     """What takes the place of a condition of its type: `entry` is type, status, reason and message."""
     kind, value, reason, message = entry

@@ -100,11 +100,11 @@ def _plan(draft: Draft) -> Plan:
     if draft.waiting is not None and status.phase not in conditions.FINISHED:
         status = status.model_copy(update={"phase": draft.waiting.phase})
     status = conditions.waited(before, status, draft.now)
+    generation = draft.facts.item.metadata.generation
     if reason:
-        generation = draft.facts.item.metadata.generation
         status = conditions.apply(status, reason, message, generation, draft.now)
     status = announce.announced(draft.facts, status)
-    status = effects.described(status, draft.facts.item.metadata.generation, draft.now)
+    status = effects.described(status, generation, draft.now)
     return Plan(
         why="; ".join(draft.why),
         status=status,
@@ -124,10 +124,6 @@ def _words(draft: Draft, before: WorkItemStatus) -> tuple[str, str]:
             kept = f"the branch {status.branch} is kept" if status.branch else "it had not started"
             return "Aborted", f"aborted by {by}; {kept}"
         return "Done", f"{_result(status)}: every gate has passed"
-    if status.phase in conditions.FINISHED and before.observed_generation != draft.facts.item.metadata.generation:
-        # An edit after the end changes nothing, and kstatus must not wait for it for ever.
-        ready = next((c for c in before.conditions if c.type == "Ready"), None)
-        return (ready.reason, ready.message) if ready is not None else ("", "")
     if draft.waiting is not None:
         return draft.waiting.reason, draft.waiting.message
     return "", ""

@@ -107,7 +107,8 @@ def described(status: WorkItemStatus, generation: int, now: datetime) -> WorkIte
         return status
     reason, message = _late(status.effects)
     entry = (DELIVERED, "True" if reason == "Delivered" else "False", reason, message)
-    condition = conditions.replaced(status.conditions, entry, generation, now)
+    observed = conditions.observable(status, generation)
+    condition = conditions.replaced(status.conditions, entry, observed, now)
     return status.model_copy(update={"conditions": (*others, condition)})
 
 
