@@ -403,5 +403,8 @@ def _forbidden(call: _Call, answer: _Answer, said: str) -> errors.Permanent:
     if "exceeded quota" in answer.message:
         return errors.Permanent("QuotaExceeded", said)
     if "cannot" in answer.message:
-        return errors.Permanent("Forbidden", f"{said}. The operator's ServiceAccount lacks {call.permission}")
+        hint = f"The operator's ServiceAccount lacks {call.permission}"
+        if call.resource == SECRETS:
+            hint += f": if the chart's rbac.secretNames names Secrets, add {call.name}"
+        return errors.Permanent("Forbidden", f"{said}. {hint}")
     return errors.Permanent("Forbidden", said)

@@ -1,7 +1,8 @@
 """One look at one WorkItem: everything that a decision may depend on, by live reads.
 
-Only what can never change is remembered: a Pipeline's snapshot, which is named by its content. A missing reference
-becomes a Problem in the facts, because that is something to tell a person; an API server that does not answer raises.
+Only what can never change is remembered: a Pipeline's snapshot, which is named by its content. A reference that is
+missing, or that the operator may not read, becomes a Problem in the facts, because that is something to tell a person,
+and because what people say to the item is heard all the same; an API server that does not answer raises.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import collections
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from datetime import datetime
 
@@ -57,19 +58,14 @@ class Observer:
         if item.metadata.deletion_timestamp is not None:
             return facts
         facts = replace(facts, decisions=await self.pending_decisions(namespace, name))
-        facts = await self._with_pipeline(facts)
+        facts = await self._noting(self._with_pipeline, facts)
         if item.status.phase in conditions.FINISHED:
             # Nothing more is decided about it, so a reference that is gone by now is nobody's problem.
             return replace(facts, problem=None)
-        facts = await self._with_repository(facts)
+        facts = await self._noting(self._with_repository, facts)
         facts = await self._with_jobs(facts)
         if facts.problem is None and item.status.run is None:
-            problem = (
-                await self._missing_secret(facts)
-                or await self._missing_model_key(facts)
-                or await self._branch_in_use(facts)
-            )
-            facts = replace(facts, problem=problem)
+            facts = await self._noting(self._with_what_a_run_needs, facts)
         # The reads took time; the decision is about now.
         return replace(facts, now=self._clock())
 
@@ -102,6 +98,16 @@ class Observer:
                 found.append(decision)
         return tuple(found)
 
+    async def _noting(self, read: Callable[[Facts], Awaitable[Facts]], facts: Facts) -> Facts:
+        """The facts after `read`; that the operator may not read something is a Problem in them."""
+        try:
+            return await read(facts)
+        except errors.Permanent as error:
+            if error.reason != "Forbidden":
+                # About the operator or the API server, and no matter of this item.
+                raise
+            return replace(facts, problem=facts.problem or Problem(error.reason, str(error), blocked=True))
+
     async def _with_pipeline(self, facts: Facts) -> Facts:
         item = facts.item
         snapshot = item.status.pipeline
@@ -117,6 +123,13 @@ class Observer:
                     "restore it, or create the WorkItem anew"
                 )
                 return replace(facts, problem=Problem("SnapshotMissing", message, blocked=True))
+            if _digest(body["data"]) != snapshot.digest:
+                message = (
+                    f"ControllerRevision {snapshot.revision} is not the copy of the Pipeline with which the item "
+                    f"started (status.pipeline.digest: {snapshot.digest}): somebody has replaced it; restore it, or "
+                    "create the WorkItem anew"
+                )
+                return replace(facts, problem=Problem("SnapshotChanged", message, blocked=True))
             try:
                 spec = PipelineSpec.model_validate(body["data"])
             except ValidationError as error:
@@ -150,7 +163,7 @@ class Observer:
         except ValidationError as error:
             return replace(facts, problem=_unreadable("Pipeline", f"Pipeline {name}", error))
         data = pipeline.spec.model_dump(mode="json", by_alias=True, exclude_none=True, exclude_unset=True)
-        digest = f"sha256:{hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()}"
+        digest = _digest(data)
         view = PipelineView(
             name=name,
             namespace=pipeline.metadata.namespace,
@@ -186,6 +199,14 @@ class Observer:
         selector = f"batch.kubernetes.io/job-name={name}"
         pods = [pod async for pod in self._api.list(cluster.PODS, namespace, label_selector=selector)]
         return views.job(name, body, pods)
+
+    async def _with_what_a_run_needs(self, facts: Facts) -> Facts:
+        problem = (
+            await self._missing_secret(facts)
+            or await self._missing_model_key(facts)
+            or await self._branch_in_use(facts)
+        )
+        return replace(facts, problem=problem)
 
     async def _missing_secret(self, facts: Facts) -> Problem | None:
         """A pod that waits for a Secret hangs without a word in its status: look before it is made."""
@@ -251,6 +272,10 @@ def _item(body: cluster.JSONObject) -> WorkItem:
     except ValidationError as error:
         key = f"{body['metadata']['namespace']}/{body['metadata']['name']}"
         raise errors.Invalid("WorkItemUnreadable", f"WorkItem {key} cannot be read: {error}") from error
+
+
+def _digest(spec: cluster.JSONObject) -> str:
+    return f"sha256:{hashlib.sha256(json.dumps(spec, sort_keys=True).encode()).hexdigest()}"
 
 
 def _unreadable(kind: str, what: str, error: ValidationError) -> Problem:

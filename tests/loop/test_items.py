@@ -6,7 +6,17 @@ import pytest
 
 from tests.loop.apiserver import Call
 from tests.loop.lab import Lab
-from tests.loop.store import DECISIONS, JOBS, PIPELINES, PODS, REPOSITORIES, REVISIONS, SECRETS, WORKITEMS
+from tests.loop.store import (
+    DECISIONS,
+    JOBS,
+    PIPELINES,
+    PODS,
+    REPOSITORIES,
+    REVISIONS,
+    SECRETS,
+    WORKITEMS,
+    Refused,
+)
 from tests.unit.core.world import one_stage
 
 
@@ -159,6 +169,59 @@ async def test_a_missing_key_of_a_model_is_named_and_the_item_goes_on_when_it_is
     await lab.until(lambda: lab.ready("et-1")[0] == "SecretKeyNotFound", "the other reason")
     lab.store.put(SECRETS, {**lab.store.get(SECRETS, "team-a", "model-key"), "data": {"key": "eA=="}})
     await lab.until_phase("Done", "et-1")
+
+
+@pytest.mark.parametrize("secret", ["other-git", "other-model"])
+async def test_a_secret_that_the_operator_may_not_read_is_a_condition_and_people_are_heard(
+    lab: Lab, secret: str
+) -> None:
+    def fault(call: Call) -> Refused | None:
+        if call.kind is not SECRETS or call.name != secret:
+            return None
+        user = 'User "system:serviceaccount:workitem-operator:workitem-operator" cannot get resource "secrets"'
+        message = f'secrets "{secret}" is forbidden: {user} in API group "" in the namespace "team-a"'
+        return Refused(403, "Forbidden", message)
+
+    lab.server.fault = fault
+    claude = {"image": "claude:1", "credentials": {"secretName": "other-model", "apiKey": "key"}}
+    spec = one_stage()
+    lab.pipeline({**spec, "agents": {name: {"claudeCode": claude} for name in spec["agents"]}})
+    lab.repository(credentials={"secretName": "other-git"})
+    for name in ("other-git", "other-model"):
+        body = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}, "data": {"key": "eA=="}}
+        lab.store.create(SECRETS, "team-a", body)
+    lab.start()
+    for name in ("et-1", "et-2"):
+        lab.item(name, branch=f"feature/{name}")
+    await lab.until(lambda: lab.ready("et-1")[0] == lab.ready("et-2")[0] == "Forbidden", "the reason")
+    assert lab.phase("et-1") == "Blocked"
+    assert f"get secrets team-a/{secret}: " in lab.ready("et-1")[1]
+    assert f"if the chart's rbac.secretNames names Secrets, add {secret}" in lab.ready("et-1")[1]
+    abort = lab.decide("et-1", "abort")
+    await lab.until(lambda: lab.decision(abort) == ("Accepted", "Aborted"), "an answer")
+    lab.server.fault = lambda _call: None
+    await lab.until_phase("Done", "et-2")
+
+
+async def test_a_replaced_copy_of_the_pipeline_is_refused(lab: Lab) -> None:
+    """Whoever may write ControllerRevisions must not take an item's gates away."""
+    lab.repository()
+    lab.pipeline()
+    lab.start()
+    lab.item("et-1")
+    await lab.until_phase("InReview", "et-1")
+    (copy,) = lab.store.list(REVISIONS)
+    stages = [{key: value for key, value in stage.items() if key != "gates"} for stage in copy["data"]["stages"]]
+    lab.store.put(REVISIONS, {**copy, "data": {**copy["data"], "stages": stages}})
+    # What this operator has read it knows; the next one reads it anew.
+    await lab.restart()
+    await lab.until(lambda: lab.ready("et-1")[0] == "SnapshotChanged", "the reason")
+    assert lab.phase("et-1") == "Blocked"
+    assert copy["metadata"]["name"] in lab.ready("et-1")[1]
+    retry = lab.decide("et-1", "retry")
+    await lab.until(lambda: lab.decision(retry) == ("Ignored", "SnapshotChanged"), "an answer")
+    lab.store.put(REVISIONS, copy)
+    await lab.until_phase("InReview", "et-1")
 
 
 async def test_one_item_that_cannot_be_read_stops_no_other(lab: Lab) -> None:

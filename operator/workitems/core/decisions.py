@@ -104,10 +104,10 @@ def _judge(draft: Draft, decision: Decision) -> Answer | None:
             return "Accepted", "Retried", "looked again at what keeps the item from starting"
         return "Ignored", "NotStarted", f"{item.metadata.name} has not started"
     if draft.facts.pipeline is None:
-        message = (
-            f"the item's copy of its Pipeline is missing: {draft.facts.problem.message if draft.facts.problem else ''}"
-        )
-        return "Ignored", "SnapshotMissing", message
+        problem = draft.facts.problem
+        if problem is None:
+            raise AssertionError("observe reports a problem where a reference is missing")
+        return "Ignored", problem.reason, f"the item's copy of its Pipeline cannot be used: {problem.message}"
     if spec.approve is not None:
         return _approve(draft, decision)
     if spec.reject is not None:
