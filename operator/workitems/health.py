@@ -3,13 +3,13 @@
 A process that answers is not yet one that works. Two things are told from what must happen if all is well: each of
 the operator's own status writes comes back as an event of the watch, and a key on the queue reaches a worker. A watch
 that was cut without a word, or workers that hang, make /healthz fail, and the kubelet starts the pod anew, which
-costs nothing because nothing is kept in memory that status does not say.
+costs nothing because nothing is kept in memory that status does not say. /readyz fails then too, and until the API
+server has accepted every watch: an operator that is ready hears of what happens from now on.
 """
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 
 import structlog
@@ -56,15 +56,19 @@ class Pulse:
 class Health:
     """What the three paths say."""
 
-    def __init__(self, pulse: Pulse, work: queue.Queue, counted: metrics.Metrics) -> None:
-        """Take the signs of life, the queue and the metrics."""
+    def __init__(self, pulse: Pulse, work: queue.Queue, counted: metrics.Metrics, watches: Iterable[str]) -> None:
+        """Take the signs of life, the queue, the metrics, and the URL paths of the watches to wait for."""
         self._pulse = pulse
         self._queue = work
         self._metrics = counted
-        self.ready = asyncio.Event()
-        """Set once the ledger is rebuilt and the watches are there."""
+        self._unwatched = list(watches)
         self.standing_by = False
         """Whether another operator is at work: nothing is to be done, and that well."""
+
+    def watched(self, path: str) -> None:
+        """The API server has accepted a watch; none begins before the ledger is rebuilt."""
+        if path in self._unwatched:
+            self._unwatched.remove(path)
 
     def wrong(self) -> str:
         """What makes a restart worth it; empty: nothing."""
@@ -97,8 +101,8 @@ class Health:
     async def _readyz(self, _: web.Request) -> web.Response:
         if self.standing_by:
             return web.Response(text="standing by\n")
-        ready = self.ready.is_set()
-        return web.Response(status=200 if ready else 503, text="ok\n" if ready else "starting\n")
+        unready = f"starting: no watch of {self._unwatched[0]} yet" if self._unwatched else self.wrong()
+        return web.Response(status=503 if unready else 200, text=f"{unready or 'ok'}\n")
 
     async def _metrics_text(self, _: web.Request) -> web.Response:
         return web.Response(body=self._metrics.text(), headers={"Content-Type": metrics.CONTENT_TYPE})

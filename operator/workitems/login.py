@@ -8,8 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
+from http import HTTPStatus
 from typing import Any
 
+import aiohttp
+import kopf
 import yaml
 from kubernetes.aio import client, config
 
@@ -18,6 +22,37 @@ from workitems.settings import Settings
 
 REFRESH_SECONDS = 60
 """How old a kubeconfig's token may get before its file or its plugin is asked again."""
+
+
+async def watching(settings: Settings, accepted: Callable[[str], None]) -> kopf.AiohttpSession:
+    """The same login for kopf, whose own session does not tell when a watch begins: `accepted` takes its URL's path.
+
+    Raises as below. kopf closes the session.
+    """
+    found: client.Configuration = await configuration(settings)
+    scheme, _sep, token = (found.api_key.get("BearerToken") or "").partition(" ")
+    info = kopf.ConnectionInfo(
+        server=found.host,
+        ca_path=found.ssl_ca_cert,
+        insecure=not found.verify_ssl,
+        scheme=scheme or None,
+        token=token or None,
+        certificate_path=found.cert_file,
+        private_key_path=found.key_file,
+    )
+
+    async def answered(_session: object, _context: object, end: aiohttp.TraceRequestEndParams) -> None:
+        if end.url.query.get("watch") == "true" and end.response.status == HTTPStatus.OK:
+            accepted(end.url.path)
+
+    trace = aiohttp.TraceConfig()
+    trace.on_request_end.append(answered)
+    session = aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(limit=0, ssl=info.as_ssl_context()),
+        headers=info.as_http_headers(),
+        trace_configs=[trace],
+    )
+    return kopf.AiohttpSession(server=info.server, aiohttp_session=session)
 
 
 async def configuration(settings: Settings) -> Any:

@@ -15,7 +15,6 @@ from datetime import UTC, datetime, timedelta
 
 import kopf
 import structlog
-from kubernetes.aio import client
 
 from workitems import (
     act,
@@ -116,7 +115,9 @@ class Operator:
         self._metrics = metrics.Metrics()
         self._events = events.Events(api)
         self._pulse = health.Pulse(self.clock)
-        self._health = health.Health(self._pulse, self._queue, self._metrics)
+        scopes = settings.watch_namespaces or (None,)
+        paths = [kind.path(scope) for kind in kinds.OURS for scope in scopes]
+        self._health = health.Health(self._pulse, self._queue, self._metrics, paths)
         ledger = slots.Slots()
         wake = self._queue.add
         self._channels = Channels(api, clients)
@@ -337,7 +338,6 @@ class Operator:
             standalone=True,
             clusterwide=not self._settings.watch_namespaces,
             namespaces=self._settings.watch_namespaces,
-            ready_flag=self._health.ready,
             stop_flag=stop,
         )
         # It returns when it is told to stop, by `stop` or by a signal, and raises when a watch dies.
@@ -354,16 +354,6 @@ class Operator:
         finally:
             running.cancel()
 
-    async def _login(self, **_: object) -> kopf.ConnectionInfo:
+    async def _login(self, **_: object) -> kopf.AiohttpSession:
         """The same login for kopf's watches as for our reads; asked again whenever the server refuses it."""
-        configuration: client.Configuration = await login.configuration(self._settings)
-        scheme, _sep, token = (configuration.api_key.get("BearerToken") or "").partition(" ")
-        return kopf.ConnectionInfo(
-            server=configuration.host,
-            ca_path=configuration.ssl_ca_cert,
-            insecure=not configuration.verify_ssl,
-            scheme=scheme or None,
-            token=token or None,
-            certificate_path=configuration.cert_file,
-            private_key_path=configuration.key_file,
-        )
+        return await login.watching(self._settings, self._health.watched)

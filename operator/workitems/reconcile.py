@@ -267,8 +267,10 @@ def _log_step(key: str, facts: Facts, plan: Plan) -> None:
     before, after = facts.item.status, plan.status
     changed = [name for name in type(after).model_fields if getattr(before, name) != getattr(after, name)]
     reason = next((c.reason for c in after.conditions if c.type == "Ready"), "")
-    where = {"item": key, "stage": after.stage, "phase": after.phase, "reason": reason}
-    log.info("step", **where, changed=changed, plan=str(plan))
+    # Of the run that is under way, or that this step saw the end of.
+    run = after.run or before.run
+    where = {"item": key, "stage": after.stage, "phase": after.phase, "run": run.number if run is not None else None}
+    log.info("step", **where, reason=reason, changed=changed, plan=str(plan))
 
 
 def _claim(key: str, facts: Facts) -> slots.Claim | None:

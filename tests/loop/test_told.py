@@ -7,9 +7,10 @@ import re
 import aiohttp
 import pytest
 
+from tests.loop.apiserver import Call, Cut
 from tests.loop.lab import Lab
-from tests.loop.store import EVENTS
-from tests.unit.core.world import End, review
+from tests.loop.store import DECISIONS, EVENTS
+from tests.unit.core.world import End, one_stage, review
 from workitems.core import events
 
 
@@ -59,7 +60,49 @@ async def test_a_path_with_a_rework_and_a_failure_is_counted_and_told(lab: Lab) 
     assert "retry: {}" in told[4]["message"]
 
 
-async def test_ready_comes_after_the_start_and_a_deaf_watch_is_found(lab: Lab) -> None:
+async def test_each_step_is_one_line_with_item_stage_and_run(lab: Lab) -> None:
+    lab.repository()
+    lab.pipeline(one_stage())
+    lab.start()
+    lab.item("et-1")
+    await lab.until_phase("Done", "et-1")
+    await lab.rest()
+    steps = [entry for entry in lab.log if entry["event"] == "step"]
+    assert len(steps) == len(lab.writes("et-1"))
+    fields = {"event", "level", "item", "stage", "phase", "run", "reason", "changed", "plan"}
+    assert all(entry.keys() == fields for entry in steps)
+    assert {entry["item"] for entry in steps} == {"team-a/et-1"}
+    # Announced, its Job recorded, its end, and the Jobs released.
+    assert [(e["stage"], str(e["phase"]), e["run"]) for e in steps] == [
+        ("build", "InProgress", 1),
+        ("build", "InProgress", 1),
+        ("done", "Done", 1),
+        ("done", "Done", None),
+    ]
+    await lab.stop()
+
+
+@pytest.mark.parametrize("namespaces", [(), ("team-a", "workitem-operator")], ids=["all", "given"])
+async def test_it_is_ready_once_the_api_server_has_accepted_every_watch(lab: Lab, namespaces: tuple[str, ...]) -> None:
+    last = namespaces[-1] if namespaces else None
+
+    def fault(call: Call) -> Cut | None:
+        refused = (call.verb, call.kind, call.namespace) == ("watch", DECISIONS, last)
+        return Cut.RESET if refused else None
+
+    lab.server.fault = fault
+    lab.start(watch_namespaces=namespaces)
+    await lab.rest(10)
+    where = f"namespaces/{last}/" if last else ""
+    assert await _get(lab, "/readyz") == f"starting: no watch of /apis/workitems.dev/v1alpha1/{where}decisions yet\n"
+    assert await _get(lab, "/healthz") == "ok\n"
+    lab.server.fault = lambda _call: None
+    await lab.rest(60)
+    assert await _get(lab, "/readyz") == "ok\n"
+    await lab.stop()
+
+
+async def test_a_deaf_watch_is_found(lab: Lab) -> None:
     lab.repository()
     lab.pipeline()
     lab.start()
@@ -74,6 +117,7 @@ async def test_ready_comes_after_the_start_and_a_deaf_watch_is_found(lab: Lab) -
     await lab.until_phase("Done", "et-1")
     await lab.rest(600)
     assert "no event from the watch of namespace team-a" in await _get(lab, "/healthz")
+    assert "no event from the watch of namespace team-a" in await _get(lab, "/readyz")
 
 
 async def _get(lab: Lab, path: str) -> str:

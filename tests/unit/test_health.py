@@ -56,7 +56,7 @@ def test_later_writes_do_not_hide_the_first_one(clock: Clock) -> None:
 
 async def test_the_three_paths(clock: Clock, unused_tcp_port: int) -> None:
     pulse, counted = health.Pulse(clock), metrics.Metrics()
-    checks = health.Health(pulse, queue.Queue(), counted)
+    checks = health.Health(pulse, queue.Queue(), counted, ["/apis/a", "/apis/b"])
     address = f"http://127.0.0.1:{unused_tcp_port}"
 
     async with checks.served(unused_tcp_port), aiohttp.ClientSession() as session:
@@ -66,9 +66,11 @@ async def test_the_three_paths(clock: Clock, unused_tcp_port: int) -> None:
                 return answer.status, await answer.text()
 
         assert await ask("/healthz") == (200, "ok\n")
-        assert (await ask("/readyz"))[0] == 503
-        checks.ready.set()
-        assert (await ask("/readyz"))[0] == 200
+        checks.watched("/apis/a")
+        assert await ask("/readyz") == (503, "starting: no watch of /apis/b yet\n")
+        checks.watched("/apis/b")
+        checks.watched("/apis/b")
+        assert await ask("/readyz") == (200, "ok\n")
         counted.swept({"InReview": 3})
         assert 'workitem_unfinished_items{phase="InReview"} 3.0' in (await ask("/metrics"))[1]
         pulse.written("team-a", clock.now)
@@ -76,11 +78,12 @@ async def test_the_three_paths(clock: Clock, unused_tcp_port: int) -> None:
         status, text = await ask("/healthz")
         assert status == 503
         assert "team-a" in text
+        assert await ask("/readyz") == (503, text)
 
 
 async def test_a_key_that_no_worker_takes_is_unhealthy(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     waiting = queue.Queue()
-    checks = health.Health(health.Pulse(clock), waiting, metrics.Metrics())
+    checks = health.Health(health.Pulse(clock), waiting, metrics.Metrics(), ())
     waiting.add("team-a/et-1")
     assert checks.wrong() == ""
     monkeypatch.setattr(health, "QUEUE_STALLED_SECONDS", -1.0)
