@@ -79,6 +79,7 @@ UNSEEN = -1
 
 _AGE = Column("Age", ".metadata.creationTimestamp", "date")
 _READY = '.status.conditions[?(@.type=="Ready")]'
+_WEBHOOK = '.status.conditions[?(@.type=="WebhookRegistered")]'
 
 KINDS = (
     Kind(
@@ -108,8 +109,8 @@ KINDS = (
             Column("URL", ".spec.url"),
             Column("Branch", ".spec.defaultBranch"),
             _AGE,
-            Column("Reason", f"{_READY}.reason", wide=True, description="reason of the condition Ready"),
-            Column("Message", f"{_READY}.message", wide=True, description="what the condition Ready says"),
+            Column("Webhook", f"{_WEBHOOK}.reason", wide=True, description="what came of webhooks.manage"),
+            Column("Message", f"{_WEBHOOK}.message", wide=True, description="where it delivers, or what is in the way"),
         ),
     ),
     Kind(
