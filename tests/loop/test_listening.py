@@ -170,9 +170,11 @@ async def test_what_cannot_be_listened_to_is_an_event_of_the_repository(lab: Lab
         await lab.rest(600)
         found = [body for body in lab.store.list(EVENTS) if body["involvedObject"]["kind"] == "Repository"]
         assert [(body["type"], body["reason"], body["involvedObject"]["name"]) for body in found] == [
-            ("Warning", "StateNotFound", "shop")
+            ("Warning", "TrackerFailed", "shop")
         ]
-        assert found[0]["message"].startswith("the tracker's project has no state 'Redy'; it has: Backlog, Ready, ")
+        assert found[0]["message"].startswith(
+            "StateNotFound: the tracker's project has no state 'Redy'; it has: Backlog, Ready, "
+        )
         lab.repository(tracker=tracker(plane, workItems={"state": "Ready"}))
         await lab.until(lambda: there(lab, "et-1"), "the WorkItem")
         await lab.stop()

@@ -2,7 +2,7 @@
 
 Only what a person would want to be told of: the start, what went wrong, whom the item waits for, the end. A run that
 succeeds and a gate that passes make no Event, so that a smooth item costs the API server nothing more. The reasons
-are part of the contract: alerts match them.
+are part of the contract, because alerts match them: docs/events.md lists them.
 """
 
 from __future__ import annotations
@@ -37,12 +37,14 @@ _PHASES: dict[Phase, tuple[Kind, str]] = {
     Phase.DONE: ("Normal", "Done"),
     Phase.ABORTED: ("Normal", "Aborted"),
 }
+_TRACKER = "TrackerFailed"
 REASONS = (
     "Started",
     *(f"Run{result}" for result in RunResult if result is not RunResult.SUCCEEDED),
     "GateFailed",
     "GateError",
     *(reason for _, reason in _PHASES.values()),
+    _TRACKER,
 )
 """Every reason there is."""
 
@@ -71,7 +73,7 @@ def _words(item: WorkItem, transition: Transition, after: WorkItemStatus) -> Ite
 
 def tracker_failed(repository: Repository, reason: str, message: str, now: datetime) -> dict[str, Any]:
     """The Event about a Repository whose tracker cannot be listened to; the same trouble always has the same name."""
-    return _made("Repository", repository.metadata, ("Warning", reason, message), now)
+    return _made("Repository", repository.metadata, ("Warning", _TRACKER, f"{reason}: {message}"), now)
 
 
 def _event(item: WorkItem, kind: Kind, reason: str, message: str, now: datetime) -> dict[str, Any]:

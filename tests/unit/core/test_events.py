@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -126,3 +128,10 @@ def test_a_transition_names_effects_that_came_into_another_state() -> None:
     assert [(effect.id, effect.state) for effect in change.effects] == [("a", "Done")]
     assert change
     assert not transitions.between(after, after)
+
+
+def test_every_reason_is_documented_and_stays_what_it_is() -> None:
+    """Alerts of other people match them: a rename here is a break for somebody."""
+    text = (Path(__file__).parents[3] / "docs" / "events.md").read_text()
+    documented = re.findall(r"^\| ([A-Z]\w+) \| (?:Normal|Warning) \|", text, re.MULTILINE)
+    assert sorted(documented) == sorted(events.REASONS)
