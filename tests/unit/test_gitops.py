@@ -62,6 +62,17 @@ def test_argo_cd_waits_for_what_is_not_seen_and_for_nothing_that_is_over(phase: 
     assert health["status"] == (ARGO[phase] if phase in conditions.FINISHED else "Progressing")
 
 
+def test_the_flux_example_waits_for_its_own_source_and_prunes() -> None:
+    source, kustomization = yaml.safe_load_all((GITOPS / "flux.yaml").read_text())
+    assert (source["kind"], kustomization["kind"]) == ("GitRepository", "Kustomization")
+    named = {"kind": source["kind"], "name": source["metadata"]["name"]}
+    assert kustomization["spec"]["sourceRef"] == named
+    assert source["metadata"]["namespace"] == kustomization["metadata"]["namespace"]
+    # Without `wait` Flux reads no status; with it, the default timeout is the interval: minutes, and people take days.
+    assert (kustomization["spec"]["wait"], kustomization["spec"]["prune"]) == (True, True)
+    assert kustomization["spec"]["timeout"].endswith("h")
+
+
 # --- Argo CD
 
 
