@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import json
 import subprocess
 from pathlib import Path
@@ -11,7 +12,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from hack.chart import dashboard, plain
+from hack.chart import dashboard, plain, sources
 from hack.chart.sources import CHART, DEPLOY, PIPELINE
 from tests.chart.conftest import Render
 from tests.chart.values import MATRIX
@@ -83,7 +84,7 @@ def test_the_operator_starts_with_what_it_is_given(
     assert (told.secret_name if told else "") == model.get("secretName", "")
     assert (told.auth_token if told else None) == model.get("authToken")
     assert settings.claude_image is not None
-    assert settings.run_uid == (None if "runUid" in wanted else 1000)
+    assert settings.run_uid == (wanted.get("runUid", 1000) or None)
 
 
 @pytest.mark.parametrize("values", MATRIX.values(), ids=MATRIX)
@@ -247,15 +248,53 @@ def test_a_changed_pipeline_restarts_the_operator_which_reads_it_once(render: Re
     assert template({}) != template(MATRIX["another Pipeline"])
 
 
+def run_policy(objects: list[JSON]) -> JSON:
+    return only(objects, "NetworkPolicy", "workitem-operator-runs")
+
+
 def test_a_run_may_reach_what_the_values_say_and_nothing_may_reach_it(render: Render) -> None:
-    policy = only(render(MATRIX["secrets by name, bridges, other egress"]), "NetworkPolicy", "workitem-operator-runs")
+    policy = run_policy(render(MATRIX["secrets by name, bridges, other egress"]))
     assert policy["metadata"]["namespace"] == "team-a"
     assert policy["spec"]["ingress"] == []
-    names, allowed = policy["spec"]["egress"]
-    assert {port["port"] for port in names["ports"]} == {53}
-    assert allowed == {"to": [{"ipBlock": {"cidr": "10.1.2.0/24"}}]}
+    ports = [{"port": port, "protocol": protocol} for port in (53, 5353) for protocol in ("UDP", "TCP")]
+    assert policy["spec"]["egress"] == [
+        {"to": [{"namespaceSelector": {"matchLabels": {"a": "b"}}}], "ports": ports},
+        {"to": [{"ipBlock": {"cidr": "10.1.2.0/24"}}]},
+    ]
     everywhere = [body for body in kinds(render(), "NetworkPolicy") if body["metadata"]["name"].endswith("-runs")]
     assert everywhere == []
+
+
+def test_no_rule_about_name_servers_says_every_address(render: Render) -> None:
+    nowhere = {"watchNamespaces": ["team-a"], "networkPolicy": {"runs": {"dns": {"to": []}, "allow": []}}}
+    assert run_policy(render(nowhere))["spec"]["egress"] == []
+    for values in MATRIX.values():
+        policies = [
+            body for body in kinds(render(values), "NetworkPolicy") if body["metadata"]["name"].endswith("-runs")
+        ]
+        assert all(rule["to"] for policy in policies for rule in policy["spec"]["egress"])
+
+
+@pytest.mark.parametrize("address", ["169.254.169.254", "100.100.100.200", "fd00:ec2::254", "fd20:ce::254"])
+def test_no_clouds_metadata_is_among_what_a_run_may_reach(render: Render, address: str) -> None:
+    rules = run_policy(render({"watchNamespaces": ["team-a"]}))["spec"]["egress"]
+    blocks = [peer["ipBlock"] for rule in rules for peer in rule["to"] if "ipBlock" in peer]
+    metadata = ipaddress.ip_address(address)
+
+    def reached(block: JSON) -> bool:
+        return metadata in ipaddress.ip_network(block["cidr"]) and not any(
+            metadata in ipaddress.ip_network(left_out) for left_out in block.get("except", ())
+        )
+
+    assert not any(map(reached, blocks))
+    assert sum(metadata in ipaddress.ip_network(block["cidr"]) for block in blocks) == 1
+
+
+def test_the_example_of_a_narrow_policy_is_the_charts(render: Render) -> None:
+    example = yaml.safe_load((sources.ROOT / "docs" / "examples" / "networkpolicy.yaml").read_text())
+    allow = [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "GIT_NAMESPACE"}}}]
+    narrow = {"watchNamespaces": ["team-a"], "networkPolicy": {"runs": {"allow": allow}}}
+    assert example["spec"] == run_policy(render(narrow))["spec"]
 
 
 def test_what_is_watched_is_what_the_operator_serves(render: Render) -> None:
@@ -316,6 +355,7 @@ def brought(**spec: Any) -> JSON:
         ({"admission": {"trustedServiceAccounts": ["flux"]}}, "trustedServiceAccounts"),
         ({"watchNamespaces": "a"}, "/watchNamespaces"),
         ({"networkPolicy": {"runs": {"alow": []}}}, "alow"),
+        ({"networkPolicy": {"runs": {"dns": {"ports": []}}}}, "/networkPolicy/runs/dns/ports"),
         ({"webhooks": {"enabled": True, "ingress": {"enabled": True}}}, "/webhooks/host"),
         ({"modelCredentials": {"apiKey": "a", "authToken": "b"}}, "/modelCredentials"),
         ({"webhooks": {"host": "a.b", "httpRoute": {"enabled": True}}}, "/webhooks"),

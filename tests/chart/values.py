@@ -50,6 +50,8 @@ MATRIX: dict[str, dict[str, Any]] = {
         "extraVolumes": [{"name": "ca", "configMap": {"name": "corporate-ca"}}],
         "extraVolumeMounts": [{"name": "ca", "mountPath": "/etc/ssl/certs", "readOnly": True}],
     },
+    # OpenShift gives each namespace users above a thousand million.
+    "large numbers": {"settings": {"runUid": 1000650000, "runGid": 1000650000, "sweepSeconds": 90.5}},
     "secrets by name, bridges, other egress": {
         "watchNamespaces": ["team-a"],
         "rbac": {"secretNames": ["shop-git", "shop-gitea"], "people": {"aggregate": False}},
@@ -57,7 +59,12 @@ MATRIX: dict[str, dict[str, Any]] = {
             "bridges": ["system:serviceaccount:chat:bot"],
             "trustedServiceAccounts": ["system:serviceaccount:team-a:flux"],
         },
-        "networkPolicy": {"runs": {"allow": [{"ipBlock": {"cidr": "10.1.2.0/24"}}]}},
+        "networkPolicy": {
+            "runs": {
+                "dns": {"to": [{"namespaceSelector": {"matchLabels": {"a": "b"}}}], "ports": [53, 5353]},
+                "allow": [{"ipBlock": {"cidr": "10.1.2.0/24"}}],
+            }
+        },
     },
     "all namespaces, runs bounded in some": {"networkPolicy": {"runs": {"namespaces": ["team-a", "team-b"]}}},
     "a key for the model": {
