@@ -1,8 +1,8 @@
 """Answers the Messages API (streaming, tool use, errors) with what a script says instead of what a model thinks.
 
 The real CLI must not notice the difference, so a request that the real API would refuse is refused here too: without
-a key, without `messages`, with a tool_result that answers no tool_use. What is answered depends on the conversation in
-the request alone: the same conversation gets the same answer, however often it is sent.
+a key, a version or `messages`, with a tool_use that the next message does not answer, or an answer to none. What is
+answered depends on the conversation in the request alone: the same one gets the same answer, however often it is sent.
 
 A script is a list of moves, one an answer: `{"say": TEXT}`, `{"use": TOOL, "input": {...}}` (`{cwd}` in it stands for
 the CLI's working directory, `{docs}` for the item's documents), `{"fail": STATUS, "type": T, "message": M, "times": N}`
@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 JSON = dict[str, Any]
 Move = dict[str, Any]
 
+_PROMPT = re.compile(r"(?m)^Attempt: \d+$")
+"""By this line the operator's prompt is known."""
 INPUT_TOKENS, OUTPUT_TOKENS = 100, 20
 KEY_HEADERS = ("x-api-key", "authorization")
 
@@ -88,7 +90,7 @@ class Conversation:
     @property
     def folder(self) -> str:
         """The CLI's working directory, which its system prompt names."""
-        return _first(r"(?i)working directory: (\S+)", self.system + self.prompt)
+        return _first(r"(?i)working directory: (\S+)", f"{self.system}\n{self.prompt}")
 
 
 def parse(request: JSON) -> Conversation:
@@ -96,29 +98,41 @@ def parse(request: JSON) -> Conversation:
     messages = request.get("messages")
     if not isinstance(messages, list) or not messages or "model" not in request or "max_tokens" not in request:
         raise RefusedError(400, "invalid_request_error", "model, max_tokens and messages are required")
-    used: set[str] = set()
+    _check_tools(messages)
     prompt, results, answers, notes = "", list[JSON](), 0, list[str]()
     for message in messages:
-        blocks = _blocks(message.get("content"))
-        for block in blocks:
-            if block.get("type") == "tool_result" and block.get("tool_use_id") not in used:
-                raise RefusedError(400, "invalid_request_error", f"unexpected tool_use_id {block.get('tool_use_id')}")
         if message["role"] == "assistant":
-            used |= {block["id"] for block in blocks if block.get("type") == "tool_use"}
             answers += 1
             continue
-        found = [block for block in blocks if block.get("type") == "tool_result"]
-        said = [block["text"] for block in blocks if block.get("type") == "text"]
-        # The CLI's own remarks stand beside the person's words.
-        text = "\n".join(words for words in said if not words.startswith("<system-reminder>"))
-        if message["role"] == "system":
-            notes.append(text)
-        elif found:
-            results += found
-        elif re.search(r"(?m)^Attempt: \d+$", text) or not prompt:
-            prompt, results, answers = text, [], 0
+        for block in _blocks(message.get("content")):
+            text = block["text"] if block.get("type") == "text" else ""
+            if block.get("type") == "tool_result":
+                results.append(block)
+            elif message["role"] == "system":
+                notes.append(text)
+            # The CLI's own remarks stand beside the person's words; and where an earlier prompt got no answer, a
+            # further one stands in the same message.
+            elif _PROMPT.search(text) or (text and not prompt and not text.startswith("<system-reminder>")):
+                prompt, results, answers = text, [], 0
     system = "\n".join([*(block["text"] for block in _blocks(request.get("system"))), *notes])
     return Conversation(prompt, system, tuple(results), answers, request)
+
+
+def _check_tools(messages: list[JSON]) -> None:
+    """Each tool_use is answered in the very next message, and nothing else is. Raises RefusedError."""
+    open_uses: set[str] = set()
+    for message in [m for m in messages if m["role"] != "system"]:
+        blocks = _blocks(message.get("content"))
+        answered = {str(block.get("tool_use_id")) for block in blocks if block.get("type") == "tool_result"}
+        if answered - open_uses:
+            said = f"unexpected `tool_use_id` found in `tool_result` blocks: {', '.join(sorted(answered - open_uses))}"
+            raise RefusedError(400, "invalid_request_error", said)
+        if open_uses - answered:
+            break
+        open_uses = {str(block["id"]) for block in blocks if block.get("type") == "tool_use"}
+    if open_uses:
+        said = "`tool_use` ids were found without `tool_result` blocks immediately after"
+        raise RefusedError(400, "invalid_request_error", f"{said}: {', '.join(sorted(open_uses))}")
 
 
 class Script:
@@ -267,6 +281,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         key = next((self.headers[name] for name in KEY_HEADERS if self.headers.get(name)), "")
         if not key or key.removeprefix("Bearer ") != (self.server.key or key.removeprefix("Bearer ")):
             raise RefusedError(401, "authentication_error", "invalid x-api-key" if key else "x-api-key is required")
+        if not self.headers.get("anthropic-version"):
+            raise RefusedError(400, "invalid_request_error", "anthropic-version: header is required")
         if path == "/v1/messages/count_tokens":
             self._send(200, b'{"input_tokens": 100}', "application/json")
             return
