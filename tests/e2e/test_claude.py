@@ -18,6 +18,7 @@ from hack.cluster.model import Cluster
 from hack.scriptedmodel import manifests
 from hack.scriptedmodel.manifests import ModelServer
 from tests.e2e.lab import CONTRACT, PATIENCE_SECONDS, Git, Lab, condition, only
+from workitems.protocol import AGENT_LABEL, GATE_LABEL, ITEM_LABEL
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -136,11 +137,14 @@ def test_a_whole_item_in_a_hostile_repository(lab: Lab, model: ModelServer, clau
     assert "Co-Authored-By" not in git("log", "--format=%B", "main..feature/et-1")
 
     # What it used, and what it cost: each run's own, although a conversation's cost adds up.
-    assert developed[0]["usage"]["turns"] == 3
     assert developed[0]["usage"]["inputTokens"] == 300
     total = sum(float(run["usage"]["costUSD"]) for run in runs.values())
     assert float(status["usage"]["costUSD"]) == pytest.approx(total) != 0
-    assert float(developed[1]["usage"]["costUSD"]) < float(developed[0]["usage"]["costUSD"])
+    # Three answers, then two.
+    assert [run["usage"]["turns"] for run in developed] == [3, 2]
+    first, second = (float(run["usage"]["costUSD"]) for run in developed)
+    assert second == pytest.approx(first * 2 / 3)
+    assert float(developed[1]["sessionCostUSD"]) == pytest.approx(first + second)
 
     # A person can follow it.
     log = lab.kubectl("logs", f"job/{developed[0]['job']}", "-c", "agent")
@@ -160,11 +164,17 @@ def test_a_whole_item_in_a_hostile_repository(lab: Lab, model: ModelServer, clau
     assert "You write the code." in system
     assert not [path for path in git.files("feature/et-1") if "stolen" in path]
     assert not [path for run in runs.values() for path in run.get("leftOut", ()) if "stolen" in path]
-    pods = json.loads(lab.kubectl("get", "pods", "-l", "workitems.dev/item=et-1", "-o", "json"))["items"]
+    _nobody_learned_the_key(lab, git, len(runs))
+
+
+def _nobody_learned_the_key(lab: Lab, git: Git, runs: int) -> None:
+    pods = json.loads(lab.kubectl("get", "pods", "-l", f"{ITEM_LABEL}=et-1", "-o", "json"))["items"]
+    assert len(pods) >= runs
     for pod in pods:
         assert KEY not in json.dumps(pod)
+        labels = pod["metadata"]["labels"]
         holders = [c["name"] for c in pod["spec"]["containers"] if "model-key" in json.dumps(c)]
-        assert holders in ([], ["agent"])
+        assert holders == (["agent"] if AGENT_LABEL in labels and GATE_LABEL not in labels else [])
         for container in ("runner", "agent"):
             assert KEY not in lab.kubectl("logs", pod["metadata"]["name"], "-c", container, check=False)
     assert KEY not in git("log", "-p", "--all")

@@ -51,12 +51,13 @@ like, but do not try to commit, to switch branches or to push. What you leave in
 for you after you end, as far as your role may change it: {commit_paths}. Documents of the work item belong into \
 {documents}.
 """
-# POSIX sh, and constant: the session is continued if its file is there, else a new one begins. Nothing is pasted in.
+# POSIX sh, and constant: the session is continued if its file has something in it (a kill may leave an empty one), else
+# a new one begins. Nothing is pasted in.
 CONTINUE = """\
 old=$1 new=$2
 shift 2
 for file in "$HOME"/.claude/projects/*/"$old".jsonl; do
-  [ -e "$file" ] && exec "$@" --resume "$old"
+  [ -s "$file" ] && exec "$@" --resume="$old"
 done
 exec "$@" --session-id "$new"
 """

@@ -138,14 +138,16 @@ class Reader:
         return output.shown(f"{how} ({used}; {tokens})")
 
     def _usage(self) -> Usage:
+        # What the answers said on their way; what they cost only the result would tell.
+        streamed = _sum(self._before, self._now)
         if self._result is None:
-            # Killed: what the answers said on their way; what they cost only the result would tell.
-            return dataclasses.replace(_sum(self._before, self._now), turns=self._turns)
+            return dataclasses.replace(streamed, turns=self._turns)
         total = _tokens(output.inner(self._result, "usage"))
         if total == Usage():
-            # After a budget's end only the models' own figures are right.
-            for model in output.inner(self._result, "modelUsage").values():
+            # After a budget's end the models have the figures; `modelUsage` has the whole conversation's, so not that.
+            for model in output.inner(self._result, "model_usage_since_last_result").values():
                 total = _sum(total, _tokens(model if isinstance(model, dict) else {}, _CAMEL))
+        total = streamed if total == Usage() else total
         turns, cost = output.number(self._result, "num_turns"), output.amount(self._result, "total_cost_usd")
         return dataclasses.replace(total, turns=turns, cost_usd=output.money(cost))
 

@@ -34,6 +34,7 @@ class Reader:
 
     _session: str | None = None
     _failure: str | None = None
+    _error: str = ""
     _completed: bool = False
     _usage: Usage = field(default_factory=Usage)
 
@@ -51,10 +52,12 @@ class Reader:
             case "turn.completed":
                 used = output.inner(event, "usage")
                 self._completed = True
+                cached = output.number(used, "cached_input_tokens")
                 self._usage = Usage(
-                    input_tokens=self._usage.input_tokens + output.number(used, "input_tokens"),
+                    # What came from the cache is counted among the input.
+                    input_tokens=self._usage.input_tokens + max(output.number(used, "input_tokens") - cached, 0),
                     output_tokens=self._usage.output_tokens + output.number(used, "output_tokens"),
-                    cached_input_tokens=self._usage.cached_input_tokens + output.number(used, "cached_input_tokens"),
+                    cached_input_tokens=self._usage.cached_input_tokens + cached,
                     turns=self._usage.turns + 1,
                 )
                 tokens = f"{self._usage.input_tokens} tokens in, {self._usage.output_tokens} out"
@@ -63,7 +66,9 @@ class Reader:
                 self._failure = output.text(output.inner(event, "error"), "message") or "turn.failed"
                 return output.shown(f"! {self._failure}")
             case "error":
-                return output.shown(f"! {output.text(event, 'message')}")
+                # Fatal ones may be all that there is; others are tried again, and a turn is completed after them.
+                self._error = output.text(event, "message") or "error"
+                return output.shown(f"! {self._error}")
         return []
 
     def end(self) -> Ending:
@@ -71,7 +76,8 @@ class Reader:
         if self._failure is not None:
             return output.ending(output.from_words(self._failure), self._failure, **self._facts())
         if not self._completed:
-            return output.ending(output.NO_RESULT, "", **self._facts())
+            reason = output.from_words(self._error) if self._error else output.NO_RESULT
+            return output.ending(reason, self._error, **self._facts())
         return output.ending(output.SUCCEEDED, "", **self._facts())
 
     def _facts(self) -> dict[str, object]:

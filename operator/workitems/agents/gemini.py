@@ -46,10 +46,12 @@ class Reader:
         usage = Usage()
         for name in models:
             tokens = output.inner(models, name, "tokens")
+            cached = output.number(tokens, "cached")
             usage = Usage(
-                input_tokens=usage.input_tokens + output.number(tokens, "prompt"),
+                # What came from the cache is counted among the prompt.
+                input_tokens=usage.input_tokens + max(output.number(tokens, "prompt") - cached, 0),
                 output_tokens=usage.output_tokens + output.number(tokens, "candidates"),
-                cached_input_tokens=usage.cached_input_tokens + output.number(tokens, "cached"),
+                cached_input_tokens=usage.cached_input_tokens + cached,
                 turns=usage.turns + output.number(output.inner(models, name, "api"), "totalRequests"),
             )
         model = next((name[:100] for name in models), None)

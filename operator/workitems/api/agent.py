@@ -241,7 +241,7 @@ class MCPServer(Model):
 class ClaudeCode(Model):
     """Claude Code, headless. Nothing of the repository's own settings, hooks and MCP servers is obeyed."""
 
-    tools: Annotated[tuple[ToolRule, ...], Field(max_length=100)] | None = None
+    tools: Annotated[tuple[ToolRule, ...], Field(min_length=1, max_length=100)] | None = None
     """All the tools that it has, each usable without asking; default: Read, Write, Edit, Bash."""
     model: ShortText | None = None
     """A name or an alias such as opus or sonnet; default: the CLI's own."""

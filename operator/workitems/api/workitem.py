@@ -208,6 +208,8 @@ class FinishedRun(Model):
     model: Annotated[str, Field(max_length=100)] | None = None
     session: Annotated[str, Field(max_length=100)] | None = None
     """The agent's own name for its conversation."""
+    session_cost_usd: Annotated[str | None, Field(alias="sessionCostUSD", max_length=24)] = None
+    """What that conversation had cost by then, over all the runs that went on with it."""
     denied: Annotated[tuple[Annotated[str, Field(max_length=64)], ...], Field(max_length=8)] = ()
     """Tools that the agent was refused and never got to use."""
 

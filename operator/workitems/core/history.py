@@ -16,9 +16,10 @@ MOST_USD = Decimal(10**9)
 
 
 def record(draft: Draft, run: CurrentRun, ended: runs.Ended) -> None:
-    """Write a run that is over into the history and add up what it used."""
+    """Write a run that is over into the history and add up what it usage."""
     report = ended.report
     said = report.ending if report is not None else None
+    usage, conversation_cost = _usage(draft, report)
     pod = draft.facts.run_job.pod if draft.facts.run_job is not None else None
     ends = [c.finished_at for c in pod.containers.values() if c.finished_at is not None] if pod is not None else []
     finished = max([*ends, run.started_at]) if ends else draft.now
@@ -38,14 +39,14 @@ def record(draft: Draft, run: CurrentRun, ended: runs.Ended) -> None:
         pushed=report.pushed if report is not None else False,
         diverted_to=report.diverted_to if report is not None else None,
         left_out=report.left_out if report is not None else (),
-        usage=_usage(draft, report),
+        usage=usage,
         model=said.model if said is not None else None,
         session=said.session if said is not None else None,
+        session_cost_usd=conversation_cost,
         denied=said.denied if said is not None else (),
     )
     draft.record_run(entry, RUNS_KEPT)
     total = draft.status.usage
-    used = entry.usage
     # Infrastructure's failures are no runs of the agent: they count in infraRetries, not against maxRuns.
     counts = (
         0 if ended.infrastructure and not (ended.reason == runs.HEAD_MOVED and report and report.agent_started) else 1
@@ -53,37 +54,45 @@ def record(draft: Draft, run: CurrentRun, ended: runs.Ended) -> None:
     draft.set(
         usage=TotalUsage(
             runs=total.runs + counts,
-            input_tokens=total.input_tokens + (used.input_tokens if used else 0),
-            output_tokens=total.output_tokens + (used.output_tokens if used else 0),
-            cached_input_tokens=total.cached_input_tokens + (used.cached_input_tokens if used else 0),
-            cost_usd=_money(Decimal(total.cost_usd) + Decimal(used.cost_usd if used else "0")),
+            input_tokens=total.input_tokens + (usage.input_tokens if usage else 0),
+            output_tokens=total.output_tokens + (usage.output_tokens if usage else 0),
+            cached_input_tokens=total.cached_input_tokens + (usage.cached_input_tokens if usage else 0),
+            cost_usd=_money(Decimal(total.cost_usd) + Decimal(usage.cost_usd if usage else "0")),
             run_seconds=total.run_seconds + max(int((finished - run.started_at).total_seconds()), 0),
         )
     )
 
 
-def _usage(draft: Draft, report: RunReport | None) -> Usage | None:
-    """The usage as far as it can be true: an agent may have written it, and status adds it up."""
+def _usage(draft: Draft, report: RunReport | None) -> tuple[Usage | None, str | None]:
+    """The usage as far as it can be true (an agent may have written it), and what the run's conversation has cost."""
     if report is None or report.usage is None:
-        return None
+        return None, None
     said = report.usage
-    try:
-        cost = Decimal(said.cost_usd)
-    except InvalidOperation:
-        cost = Decimal(0)
-    if not (cost.is_finite() and 0 <= cost <= MOST_USD):
-        cost = Decimal(0)
+    cost, conversation_cost = _dollars(said.cost_usd), None
     if report.ending is not None and report.ending.session is not None:
         # A conversation that is continued goes on adding up its cost; what it cost before is counted already.
-        before = (r.usage for r in draft.status.runs if r.session == report.ending.session)
-        cost = max(cost - sum(Decimal(usage.cost_usd) for usage in before if usage is not None), Decimal(0))
-    return Usage(
+        session = report.ending.session
+        runs_of_it = (run for run in reversed(draft.status.runs) if run.session == session)
+        before = next((run.session_cost_usd for run in runs_of_it if run.session_cost_usd is not None), "0")
+        # A run that was killed tells no cost: the conversation's is what it was.
+        total = max(cost, _dollars(before))
+        cost, conversation_cost = total - _dollars(before), _money(total)
+    usage = Usage(
         input_tokens=_between(said.input_tokens),
         output_tokens=_between(said.output_tokens),
         cached_input_tokens=_between(said.cached_input_tokens),
         turns=_between(said.turns),
         cost_usd=_money(cost),
     )
+    return usage, conversation_cost
+
+
+def _dollars(text: str) -> Decimal:
+    try:
+        amount = Decimal(text)
+    except InvalidOperation:
+        return Decimal(0)
+    return amount if amount.is_finite() and 0 <= amount <= MOST_USD else Decimal(0)
 
 
 def _between(number: int) -> int:

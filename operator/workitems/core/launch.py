@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
-from workitems.agents import claude_code
-from workitems.api import Agent, CurrentRun, PipelineSpec, WorkItemStatus
+from workitems.agents import claude_code, output
+from workitems.api import Agent, CurrentRun, PipelineSpec, RunResult, WorkItemStatus
 from workitems.api.agent import ClaudeCode, ModelCredentials, Output
 from workitems.core import stages
 from workitems.core.facts import Defaults, Facts, Problem
@@ -42,7 +42,7 @@ def of(facts: Facts, status: WorkItemStatus, run: CurrentRun, agent: Agent) -> L
         return Launch(tuple(agent.command or ()), output=agent.output)
     session = claude_code.Session(
         new=claude_code.session_id(facts.uid, run.number),
-        old=_earlier_session(status, run) if settings.resume else None,
+        old=_earlier_session(facts.uid, status, run) if settings.resume else None,
     )
     command = claude_code.argv(settings, session, _budget(facts, status, settings))
     return Launch(
@@ -106,18 +106,30 @@ def problem(defaults: Defaults, spec: PipelineSpec, where: str) -> Problem | Non
 
 
 def _brings_its_own(agent: Agent) -> bool:
-    """Whether the key may come with the agent's own variables, as for a cloud provider's API."""
+    """Whether the key may come with the agent's own variables, as for a cloud provider's API; a ConfigMap has none."""
     named = any(variable.name.startswith(_MODEL_VARIABLES) for variable in agent.env or ())
-    return named or bool(agent.env_from)
+    return named or any(source.secret_ref is not None for source in agent.env_from or ())
 
 
 def _variables(values: dict[str, str]) -> tuple[dict[str, Any], ...]:
     return tuple({"name": name, "value": value} for name, value in values.items())
 
 
-def _earlier_session(status: WorkItemStatus, run: CurrentRun) -> str | None:
-    runs = [entry for entry in status.runs if (entry.stage, entry.agent) == (run.stage, run.agent)]
-    return next((entry.session for entry in reversed(runs) if entry.session is not None), None)
+def _earlier_session(uid: str, status: WorkItemStatus, run: CurrentRun) -> str | None:
+    """The conversation to go on with; None: a new one, as after a run that could not go on with the last one.
+
+    Which one a run had is an agent's claim, and becomes an argument: only an id that was given out here counts.
+    """
+    given = {claude_code.session_id(uid, number) for number in range(1, run.number)}
+    for entry in reversed(status.runs):
+        if (entry.stage, entry.agent) != (run.stage, run.agent):
+            continue
+        stuck = entry.result is RunResult.FAILED and (entry.usage is None or entry.usage.turns == 0)
+        if stuck or entry.reason == output.PROMPT_TOO_LONG:
+            return None
+        if entry.session in given:
+            return entry.session
+    return None
 
 
 def _budget(facts: Facts, status: WorkItemStatus, settings: ClaudeCode) -> Decimal | None:

@@ -207,7 +207,9 @@ def _where_to_mend(draft: Draft, run: CurrentRun, ended: runs.Ended) -> str:
         return f" ({_memory_limit(draft, run)}; {outcomes.PIPELINE_KEPT})"
     if ended.reason in (output.KEY_REFUSED, output.OUT_OF_CREDIT):
         credentials = launch.credentials_of(draft.facts.defaults, stages.agent_of(draft.spec, run.agent))
-        return f" (Secret {credentials.secret_name} of this namespace)" if credentials is not None else ""
+        if credentials is None:
+            return f" (agent {run.agent} has its key from its own env or envFrom, so it was given no other)"
+        return f" (Secret {credentials.secret_name} of this namespace)"
     return f" ({outcomes.PIPELINE_KEPT})" if ended.reason in IN_THE_PIPELINE else ""
 
 

@@ -122,6 +122,7 @@ BAD = (
     Bad("claudeCode and output", KIND, claude(output="codex"), "output", "claudeCode has its own"),
     Bad("output of a CLI that nobody knows", KIND, agent(output="copilot"), "output", '"opencode"'),
     Bad("an effort of another kind", KIND, claude(effort="huge"), "effort", '"xhigh"'),
+    Bad("no tools at all", KIND, claude(tools=[]), "claudeCode.tools", "at least 1 item"),
     Bad("a tool that is an option", KIND, claude(tools=["--dangerously"]), "tools[0]", "as in Read or Bash"),
     Bad("no turns", KIND, claude(maxTurns=0), "maxTurns", "equal to 1"),
     Bad("a budget as a number", KIND, claude(maxBudgetUSD=5), "maxBudgetUSD", "string"),

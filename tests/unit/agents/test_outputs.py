@@ -53,12 +53,12 @@ CASES = {
             {"type": "turn.completed", "usage": {"input_tokens": 90, "cached_input_tokens": 60, "output_tokens": 7}}
         ),
         "Succeeded",
-        Usage(input_tokens=90, cached_input_tokens=60, output_tokens=7, turns=1),
+        Usage(input_tokens=30, cached_input_tokens=60, output_tokens=7, turns=1),
         shown=[
             "codex, thread th_1",
             "I look.",
             "→ command_execution make test (exit code 2)",
-            "turn 1 is done (90 tokens in, 7 out)",
+            "turn 1 is done (30 tokens in, 7 out)",
         ],
     ),
     "codex: a failed turn": Case(
@@ -67,6 +67,20 @@ CASES = {
         "ModelKeyRefused",
         Usage(),
         "401 Unauthorized",
+    ),
+    "codex: an error is all that there is": Case(
+        "codex",
+        [{"type": "thread.started", "thread_id": "th_1"}, {"type": "error", "message": "429 Too Many Requests"}],
+        "ModelRateLimited",
+        Usage(),
+        "429 Too Many Requests",
+        ["codex, thread th_1", "! 429 Too Many Requests"],
+    ),
+    "codex: an error that was overcome": Case(
+        "codex",
+        _codex({"type": "error", "message": "Reconnecting... 1/5"}, {"type": "turn.completed", "usage": {}}),
+        "Succeeded",
+        Usage(turns=1),
     ),
     "codex: an end without a turn's end": Case("codex", _codex(), "NoResult", Usage()),
     "gemini: done, over many lines": Case(
@@ -89,7 +103,7 @@ CASES = {
             ).splitlines(),
         ],
         "Succeeded",
-        Usage(input_tokens=50, output_tokens=9, cached_input_tokens=5, turns=4),
+        Usage(input_tokens=45, output_tokens=9, cached_input_tokens=5, turns=4),
         shown=["Loaded cached credentials.", "All done."],
     ),
     "gemini: the turn limit": Case(

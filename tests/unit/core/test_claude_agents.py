@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from syrupy.assertion import SnapshotAssertion
 from tests.unit.core.test_manifests import TESTS, container, containers_of, gate_job, readable, run_job, validate
 from tests.unit.core.world import DEFAULTS, End, World, one_stage
 from workitems.agents import claude_code, output
+from workitems.api import RUNS_KEPT
 from workitems.api.agent import ModelCredentials
 from workitems.core import launch
 from workitems.core.facts import Defaults
@@ -113,6 +115,7 @@ def test_a_pipeline_may_set_a_preference_and_no_switch() -> None:
 
 OWN: dict[str, tuple[JSON, bool]] = {
     "a Secret of variables": ({"envFrom": [{"secretRef": {"name": "bedrock"}}]}, True),
+    "a ConfigMap of variables": ({"envFrom": [{"configMapRef": {"name": "proxies"}}]}, False),
     "a cloud provider's API": ({"env": [{"name": "CLAUDE_CODE_USE_BEDROCK", "value": "1"}]}, True),
     "something else": ({"env": [{"name": "MAKEFLAGS", "value": "-j2"}]}, False),
 }
@@ -175,6 +178,14 @@ def test_a_model_that_fails_is_infrastructure(reason: str) -> None:
 
 
 FINAL = sorted(set(output.WHAT_TO_DO) - output.RETRYABLE - {output.AGENT_ERROR, output.NO_RESULT})
+
+
+def test_a_refused_key_that_an_agent_brought_itself_is_looked_for_there() -> None:
+    made = world(envFrom=[{"secretRef": {"name": "bedrock"}}])
+    run_job(made)
+    made.end_run(said(output.KEY_REFUSED))
+    made.rest()
+    assert "agent coder has its key from its own env or envFrom, so it was given no other" in made.message
 
 
 @pytest.mark.parametrize("reason", FINAL)
@@ -245,6 +256,53 @@ def test_a_further_run_of_a_stage_continues_its_session_only_where_asked() -> No
             assert option(words, "--session-id") == [second]
 
 
+UID = "0d4b7b1f-6a10-4f0e-9a51-7b0f7c3e6f0e"
+FIRST, LATER = claude_code.session_id(UID, 1), claude_code.session_id(UID, 3)
+NO_TURN = replace(said(output.NO_RESULT), turns=0)
+RESUMED: dict[str, tuple[list[End], str | None]] = {
+    "the last run's": ([said(output.MAX_TURNS, session=FIRST)], FIRST),
+    "that of a run whose model failed": ([said(output.OVERLOADED, session=FIRST)], FIRST),
+    "that of a run before one that lost its report": (
+        [said(output.MAX_TURNS, session=FIRST), End(exit_code=None, reported=False)],
+        FIRST,
+    ),
+    "none after a run that could not begin with it": ([said(output.MAX_TURNS, session=FIRST), NO_TURN], None),
+    "none either if the run after that was lost": (
+        [said(output.MAX_TURNS, session=FIRST), NO_TURN, End(exit_code=None, reported=False)],
+        None,
+    ),
+    "a new one that began after that": (
+        [said(output.MAX_TURNS, session=FIRST), said(output.PROMPT_TOO_LONG), said(output.MAX_TURNS, session=LATER)],
+        LATER,
+    ),
+    "none if it has grown too long": ([said(output.PROMPT_TOO_LONG, session=FIRST)], None),
+    "none that the operator did not give out": (
+        [said(output.MAX_TURNS, session="c0ffee00-3a5c-4b7e-9a53-1a2b3c4d5e6f")],
+        None,
+    ),
+    "no option of the CLI": ([said(output.MAX_TURNS, session="--dangerously-skip-permissions")], None),
+}
+
+
+@pytest.mark.parametrize(("ends", "old"), RESUMED.values(), ids=RESUMED)
+def test_which_conversation_a_further_run_goes_on_with(ends: list[End], old: str | None) -> None:
+    made = world({"resume": True})
+    run_job(made)
+    for end in ends:
+        made.end_run(end)
+        made.rest()
+        if made.reason != "Backoff":
+            made.say("retry")
+        made.go(until="build")
+    words = command(made.run_job().manifest)
+    new = claude_code.session_id(UID, len(ends) + 1)
+    if old is None:
+        assert option(words, "--session-id") == [new]
+    else:
+        assert (words[:2], words[3:6]) == (["/bin/sh", "-c"], ["claude", old, new])
+    assert "--dangerously-skip-permissions" not in words
+
+
 def test_a_conversation_that_goes_on_does_not_cost_twice() -> None:
     made = world({"resume": True})
     run_job(made)
@@ -258,6 +316,21 @@ def test_a_conversation_that_goes_on_does_not_cost_twice() -> None:
     made.rest()
     assert [run.usage.cost_usd for run in made.status.runs if run.usage] == ["0.5", "0.3"]
     assert made.status.usage.cost_usd == "0.8"
+
+
+def test_a_long_conversation_costs_once_although_its_first_runs_are_forgotten() -> None:
+    made = world({"resume": True}, limits={"maxRuns": 100})
+    run_job(made)
+    for number in range(1, RUNS_KEPT + 6):
+        # Each run costs half a dollar; one is killed, and tells nothing.
+        ended = replace(said(output.MAX_TURNS, session=FIRST), cost="0" if number == 3 else str(Decimal(number) / 2))
+        made.end_run(ended)
+        made.rest()
+        made.say("retry")
+        made.go(until="build")
+    assert len(made.status.runs) == RUNS_KEPT
+    assert {run.session_cost_usd for run in made.status.runs[-1:]} == {"12.5"}
+    assert made.status.usage.cost_usd == "12.5"
 
 
 def test_the_repositorys_instructions_join_unless_switched_off() -> None:

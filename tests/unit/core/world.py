@@ -106,6 +106,7 @@ class End:
     problem: protocol.Problem | None = None
     """The runner could not prepare or publish: nothing of `writes` happens."""
     cost: str = "0.01"
+    turns: int = 1
     ending: protocol.AgentEnding | None = None
     """What the agent's own output says, where it is read."""
     deadline: bool = False
@@ -698,7 +699,7 @@ class World:
     def _work(self, job: FakeJob, task: RunTask, end: End) -> RunReport:
         """The runner's part: checkout, the agent's writes, commit and push under a lease; the report."""
         expected, head = task.expected_head, self.branch.head
-        facts: JSON = {"run": task.run, "uid": task.uid, "usage": protocol.Usage(cost_usd=end.cost, input_tokens=3)}
+        facts: JSON = {"run": task.run, "uid": task.uid, "usage": protocol.Usage(3, cost_usd=end.cost, turns=end.turns)}
         if end.problem is not None:
             return RunReport(**{**facts, **self.branch.describe(task), "problem": end.problem})
         if task.kind is RunKind.LOOK:

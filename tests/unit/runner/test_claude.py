@@ -333,10 +333,7 @@ def test_a_kill_in_the_middle_keeps_the_work_and_the_tokens(model: Model) -> Non
 def test_a_further_run_continues_the_conversation_where_it_is_still_there(model: Model) -> None:
     model.options = {"resume": True}
     first = model.run(write("src/feature.py", "x = 1\n"))
-    again = Session(claude_code.session_id(UID, 2), SESSION)
-    second = model.run(
-        write("src/more.py", "y = 2\n"), prompt="more", session=again, run=2, attempt=2, expected_head=first.head
-    )
+    second = _again(model, first)
 
     assert second.ending is not None
     assert (second.ending.reason, second.ending.session) == ("Succeeded", SESSION)
@@ -357,6 +354,78 @@ def test_a_further_run_continues_the_conversation_where_it_is_still_there(model:
     )
     assert third.ending is not None
     assert (third.ending.reason, third.ending.session) == ("Succeeded", claude_code.session_id(UID, 3))
+
+
+def test_a_conversation_goes_on_after_a_kill_with_a_tool_under_way(model: Model) -> None:
+    killed = model.task(write("src/feature.py", "x = 1\n"), bash("echo working; sleep 600"), agent_timeout_seconds=5)
+    first = model.lab.run(killed, model.argv(Session(SESSION)))
+    assert (model.lab.agent_exit, first.ending and first.ending.session) == (124, SESSION)
+
+    second = _again(model, first)
+    assert second.ending is not None
+    assert (second.ending.reason, second.ending.session) == ("Succeeded", SESSION)
+    assert "x = 1" in json.dumps(model.asked[-1]["body"]["messages"])
+
+
+def test_a_conversation_goes_on_after_an_overload_at_its_first_answer(model: Model) -> None:
+    first = model.run({"fail": 529, "type": "overloaded_error"})
+    assert (first.ending and first.ending.reason, first.ending and first.ending.session) == ("ModelOverloaded", SESSION)
+
+    second = _again(model, first)
+    assert second.ending is not None
+    assert (second.ending.reason, second.ending.session) == ("Succeeded", SESSION)
+
+
+def test_a_conversation_whose_file_is_empty_begins_anew(model: Model) -> None:
+    """As a kill leaves it, before anything of it was written."""
+    first = model.run(write("src/feature.py"))
+    (kept,) = model.home.glob(f".claude/projects/*/{SESSION}.jsonl")
+    kept.write_bytes(b"")
+
+    second = _again(model, first)
+    assert second.ending is not None
+    assert (second.ending.reason, second.ending.session) == ("Succeeded", claude_code.session_id(UID, 2))
+
+
+def test_a_conversation_that_cannot_go_on_says_so_without_a_turn(model: Model) -> None:
+    """By which the operator knows that the next run has to begin a new one (core/launch.py)."""
+    first = model.run(write("src/feature.py"))
+    (kept,) = model.home.glob(f".claude/projects/*/{SESSION}.jsonl")
+    kept.write_bytes(b"\0" * 4096)
+
+    second = _again(model, first)
+    assert model.lab.agent_exit == 1
+    assert second.ending is not None
+    assert second.usage is not None
+    assert second.usage.turns == 0
+
+
+def test_a_budget_is_the_runs_own_and_its_tokens_count_once_in_a_conversation_that_goes_on(model: Model) -> None:
+    first = model.run({**bash("echo 1"), "usage": {"input_tokens": 2_000_000}})
+    assert first.usage is not None
+    assert Decimal(first.usage.cost_usd) > 8
+
+    # More than its budget is spent already, by the first run; and then by the second as well.
+    model.budget = Decimal(2)
+    second = _again(model, first)
+    assert second.ending is not None
+    assert second.ending.reason == "Succeeded"
+    moves = [{**bash("echo 1"), "usage": {"input_tokens": 1_000_000}}, bash("echo 2")]
+    third = _again(model, second, *moves, run=3)
+    assert third.ending is not None
+    assert third.ending.reason == "MaxBudgetReached"
+    assert third.usage is not None
+    assert (third.usage.input_tokens, third.usage.output_tokens) == (1_000_000, 20)
+
+
+def _again(model: Model, before: RunReport, *moves: JSON, run: int = 2) -> RunReport:
+    """A further run of the same stage that is to go on with the first one's conversation, which alone is kept."""
+    for path in (*model.home.iterdir(), *model.home.glob(".claude/*")):
+        if path.name not in (".claude", "projects"):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    session = Session(claude_code.session_id(UID, run), SESSION)
+    made = moves or (write("src/more.py", "y = 2\n"),)
+    return model.run(*made, prompt=f"more {run}", session=session, run=run, attempt=run, expected_head=before.head)
 
 
 MCP_SERVER = """
