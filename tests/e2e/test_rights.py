@@ -93,7 +93,7 @@ def requests(log: Path) -> Iterator[JSON]:
                 agent = str(event.get("userAgent", ""))
                 if datetime.fromisoformat(event["requestReceivedTimestamp"]) < since:
                     continue
-                if OPERATOR.fullmatch(event["user"]["username"]) and not agent.startswith(OTHER_PROGRAMS):
+                if OPERATOR.fullmatch(event["user"].get("username", "")) and not agent.startswith(OTHER_PROGRAMS):
                     yield event
 
 
