@@ -245,8 +245,9 @@ class FakeForge(Forge):
         await self._answer()
         return self.reviewed.get(number, ())
 
-    async def ensure_webhook(self, url: str, secret: str, *, renew: bool) -> str:
+    async def ensure_webhook(self, url: str, secret: str, *, renew: bool, former: str = "") -> str:
         await self._answer()
+        self.webhooks.pop(former, None)
         if renew or url not in self.webhooks:
             self.webhooks[url] = secret
         return url

@@ -30,6 +30,10 @@ REGISTERED = "WebhookRegistered"
 SOURCE = "gitea"
 TOGETHER_SECONDS = 1.0
 """Many Repositories change at once when an operator starts: they are looked at together."""
+AT_ONCE = 8
+"""Repositories that are looked at side by side: a forge that is slow or away holds up its own alone."""
+PATIENCE_SECONDS = 60.0
+"""For one Repository, all requests together."""
 
 
 class Registration:
@@ -66,20 +70,26 @@ class Registration:
             await asyncio.sleep(TOGETHER_SECONDS)
 
     async def _look_at_all(self) -> None:
-        async for body in self._repositories():
-            name = f"{body['metadata']['namespace']}/{body['metadata']['name']}"
-            try:
-                repository = Repository.parse(body)
-            except ValidationError:
-                # Its items say what is wrong with it.
-                continue
-            try:
-                await self._look(repository)
-            except errors.WorkItemsError as error:
-                log.warning("webhook not looked at", repository=name, error=str(error))
-            except Exception:
-                # Our bug: one Repository's webhook must not stop the others', let alone the operator.
-                log.exception("bug", repository=name)
+        room = asyncio.Semaphore(AT_ONCE)
+        async with asyncio.TaskGroup() as tasks:
+            async for body in self._repositories():
+                try:
+                    repository = Repository.parse(body)
+                except ValidationError:
+                    # Its items say what is wrong with it.
+                    continue
+                await room.acquire()
+                tasks.create_task(self._look_at(repository)).add_done_callback(lambda _: room.release())
+
+    async def _look_at(self, repository: Repository) -> None:
+        name = f"{repository.metadata.namespace}/{repository.metadata.name}"
+        try:
+            await self._look(repository)
+        except errors.WorkItemsError as error:
+            log.warning("webhook not looked at", repository=name, error=str(error))
+        except Exception:
+            # Our bug: one Repository's webhook must not stop the others', let alone the operator.
+            log.exception("bug", repository=name)
 
     async def _repositories(self) -> AsyncIterator[cluster.JSONObject]:
         for namespace in self._settings.watch_namespaces or (None,):
@@ -97,12 +107,16 @@ class Registration:
             return
         webhook: RegisteredWebhook | None
         try:
-            webhook = await self._register(repository, webhooks.secret_name)
+            async with asyncio.timeout(PATIENCE_SECONDS):
+                webhook = await self._register(repository, webhooks.secret_name)
             outcome = ("True", "Registered", f"deliveries go to {webhook.url}")
         except errors.Permanent as error:
             webhook, outcome = before.webhook, ("False", error.reason, str(error))
         except errors.Transient as error:
             webhook, outcome = before.webhook, ("False", "ForgeUnreachable", str(error))
+        except TimeoutError:
+            said = f"no answer within {PATIENCE_SECONDS:.0f} s"
+            webhook, outcome = before.webhook, ("False", "ForgeUnreachable", said)
         told = self._conditions(repository, outcome)
         observed = repository.metadata.generation
         status = RepositoryStatus(observed_generation=observed, webhook=webhook, conditions=told)
@@ -134,7 +148,8 @@ class Registration:
         except UnicodeDecodeError:
             message = f"key {SOURCE} of Secret {secret_name} in namespace {meta.namespace} is no text"
             raise errors.Permanent("SecretUnreadable", message) from None
-        found = await forge.ensure_webhook(url, text, renew=renew)
+        former = known.url if known is not None and known.url != url else ""
+        found = await forge.ensure_webhook(url, text, renew=renew, former=former)
         if known is None or known.id != found:
             log.info("webhook registered", repository=f"{meta.namespace}/{meta.name}", id=found, url=url)
         return RegisteredWebhook(id=found, url=url, secret_version=version)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 from typing import Any
 
@@ -37,9 +38,9 @@ def start(lab: Lab, **settings: Any) -> None:
     lab.start(**{"webhook_port": free_port(), "webhook_url": "https://hooks.example.com/", **settings})
 
 
-def registered(lab: Lab) -> tuple[str, str, str]:
+def registered(lab: Lab, name: str = "shop") -> tuple[str, str, str]:
     """Status, reason and message of the condition."""
-    status = lab.store.get(REPOSITORIES, NAMESPACE, "shop").get("status") or {}
+    status = lab.store.get(REPOSITORIES, NAMESPACE, name).get("status") or {}
     for condition in status.get("conditions") or ():
         if condition["type"] == "WebhookRegistered":
             return condition["status"], condition["reason"], condition["message"]
@@ -66,6 +67,36 @@ async def test_it_is_registered_repaired_and_replaced(lab: Lab) -> None:
     lab.store.patch(SECRETS, NAMESPACE, "shop-webhooks", {"data": encoded("two")})
     await lab.rest(200)
     assert lab.forge.webhooks == {URL: "two"}
+    await lab.stop()
+
+
+async def test_an_operator_that_moved_leaves_no_webhook_behind(lab: Lab) -> None:
+    prepare(lab)
+    start(lab)
+    await lab.until(lambda: bool(registered(lab)[0]), "an outcome")
+    # Somebody else's, who registered it by hand.
+    lab.forge.webhooks["https://ci.example.com/"] = "theirs"
+    await lab.stop()
+    start(lab, webhook_url="https://elsewhere.example.com")
+    moved = f"https://elsewhere.example.com/hooks/{NAMESPACE}/shop/gitea"
+    await lab.until(lambda: registered(lab)[2] == f"deliveries go to {moved}", "its new address")
+    assert lab.forge.webhooks == {"https://ci.example.com/": "theirs", moved: "one"}
+    await lab.stop()
+
+
+async def test_a_forge_that_hangs_holds_up_nobody_elses(lab: Lab) -> None:
+    prepare(lab)
+    lab.forge.hang = lambda: asyncio.sleep(86400)
+    lab.repository("zoo", forge=FORGE, webhooks={"secretName": "none", "manage": True})
+    start(lab)
+    await lab.rest(5)
+    assert registered(lab)[0] == ""
+    assert registered(lab, "zoo")[1] == "SecretNotFound", "it was looked at meanwhile"
+    await lab.rest(120)
+    assert registered(lab) == ("False", "ForgeUnreachable", "no answer within 60 s")
+    lab.forge.hang = None
+    await lab.rest(200)
+    assert registered(lab)[:2] == ("True", "Registered")
     await lab.stop()
 
 

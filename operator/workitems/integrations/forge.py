@@ -66,10 +66,11 @@ class Forge(Protocol):
     async def reviews(self, number: int) -> tuple[Review, ...]:
         """The newest review of every person that is an approval or a request for changes and not dismissed."""
 
-    async def ensure_webhook(self, url: str, secret: str, *, renew: bool) -> str:
+    async def ensure_webhook(self, url: str, secret: str, *, renew: bool, former: str = "") -> str:
         """The id of the one webhook that sends this repository's events to `url`, created or repaired.
 
-        A forge does not show the secret: `renew` says that it may be another one by now.
+        A forge does not show the secret: `renew` says that it may be another one by now. One to the address `former`,
+        where we are not any more, is taken away.
         """
 
     async def close_client(self) -> None:

@@ -293,11 +293,11 @@ class Gitea:
         listed = [review async for review in self._api.pages(f"/pulls/{number}/reviews", {})]
         return self._api.read(listed, values.newest_reviews)
 
-    async def ensure_webhook(self, url: str, secret: str, *, renew: bool) -> str:
+    async def ensure_webhook(self, url: str, secret: str, *, renew: bool, former: str = "") -> str:
         """See Forge. Gitea neither shows a webhook's secret nor lets it be changed: `renew` replaces the webhook."""
         listed = [hook async for hook in self._api.pages("/hooks", {})]
-        ours = self._api.read(listed, lambda hooks: [h for h in hooks if (h.get("config") or {}).get("url") == url])
-        kept = None if renew else next((hook for hook in ours if _is_right(hook)), None)
+        ours = self._api.read(listed, lambda hooks: [hook for hook in hooks if _address(hook) in {url, former or url}])
+        kept = None if renew else next((hook for hook in ours if _address(hook) == url and _is_right(hook)), None)
         if kept is None:
             body = {
                 "type": "gitea",
@@ -336,6 +336,10 @@ class Gitea:
 def _lines(text: Any) -> str:
     """A text as it comes back from a form: other line ends, no blanks around."""
     return str(text or "").replace("\r\n", "\n").strip()
+
+
+def _address(hook: JSON) -> str:
+    return str((hook.get("config") or {}).get("url") or "")
 
 
 def _is_right(hook: JSON) -> bool:

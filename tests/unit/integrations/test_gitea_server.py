@@ -610,6 +610,9 @@ async def test_a_webhook_is_registered_once_and_repaired(shop: Shop) -> None:
     assert [str(hook["id"]) for hook in shop.repository.webhooks()] == [fourth]
     other = await shop.forge.ensure_webhook(f"{url}/2", "secret", renew=False)
     assert {str(hook["id"]) for hook in shop.repository.webhooks()} == {fourth, other}
+    # The operator's address is another one by now.
+    moved = await shop.forge.ensure_webhook(f"{url}/3", "secret", renew=True, former=url)
+    assert {str(hook["id"]) for hook in shop.repository.webhooks()} == {moved, other}
 
 
 async def test_a_webhook_needs_an_administrator_and_says_so(shop: Shop) -> None:
