@@ -33,7 +33,7 @@ class Crossing:
     """Method, path and status of everything that was to change something, in order."""
     killed: list[str] = field(default_factory=list)
     """At which requests the operator died."""
-    _armed: list[str] = field(default_factory=list)
+    _armed: list[tuple[str, str]] = field(default_factory=list)
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _next: concurrent.futures.Future[None] | None = None
     """The operator that follows one that was killed."""
@@ -41,10 +41,13 @@ class Crossing:
         default_factory=lambda: concurrent.futures.ThreadPoolExecutor(1)
     )
 
-    def die_after(self, *requests: str) -> None:
-        """Kill the operator once after each of these was carried out, by pattern: r"POST .*/pulls"."""
+    def die_after(self, *requests: str, said: str = "") -> None:
+        """Kill the operator once after each of these was carried out, by pattern: r"POST .*/pulls".
+
+        `said`: only if these words are in the answer. Of several that fit, the first one that was asked for counts.
+        """
         with self._lock:
-            self._armed += requests
+            self._armed += [(request, said) for request in requests]
 
     def all_died(self) -> None:
         """Every request that was to kill the operator has come by, and the next operator is there."""
@@ -62,7 +65,7 @@ class Crossing:
             if method != "GET":
                 self.requests.append(f"{asked} {answer.status_code}")
             dead = self._next is not None and not self._next.done()
-            hit = next((wanted for wanted in self._armed if re.fullmatch(wanted, asked)), None)
+            hit = next((w for w in self._armed if re.fullmatch(w[0], asked) and w[1] in answer.text), None)
             if dead or hit is None or answer.is_error:
                 return answer
             self._armed.remove(hit)

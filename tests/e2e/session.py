@@ -132,7 +132,7 @@ def running_operator(cluster: Cluster, built: images.Images, folder: pathlib.Pat
             agent_image=built.agent,
             namespaces=[],
             log=folder / "operator.log",
-            port=_free_port(),
+            port=free_port(),
         )
         process.start()
         try:
@@ -184,7 +184,8 @@ def _paused_deployment(cluster: Cluster) -> Iterator[None]:
         kubectl(cluster, *where, "scale", "deploy/workitem-operator", f"--replicas={replicas}")
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port of this machine that nobody listens on now."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         return int(listener.getsockname()[1])

@@ -4,11 +4,16 @@ It dies right after a request was carried out, before it can know. What it did m
 
 All items are under way at the same time, in one Repository. They wait at their `ci` gates until the forge has been away
 and is back; from then on the CI server answers for every head, as one does.
+
+The operator is this machine's process, and Gitea's pod reaches its receiver by the bridge of the local cluster. Nothing
+is swept meanwhile.
 """
 
 from __future__ import annotations
 
 import collections
+import contextlib
+import json
 import threading
 import uuid
 from collections.abc import Iterator
@@ -17,21 +22,26 @@ from typing import Any
 
 import pytest
 
-from hack.cluster import images
+from hack.cluster import images, network
+from hack.cluster.local import LocalCluster
 from hack.demo.cluster import Kubectl
 from hack.gitea import incluster, manifests
-from hack.gitea.client import Repository
+from hack.gitea.client import Client, Repository
 from hack.gitea.errors import GiteaError
 from tests.e2e import session
 from tests.e2e.crossing import Crossing, crossing
 from tests.e2e.lab import PATIENCE_SECONDS, Lab, only, said
+from tests.e2e.operator_process import OperatorProcess
 
 pytestmark = [pytest.mark.e2e, pytest.mark.alone, pytest.mark.timeout(1200)]
 
 NAMESPACE = "wi-e2e-gitea"
-NAMES = ("whole", "red", "by-hand", "conflict", "plain")
+MERGED = ("whole", "red", "by-hand", "conflict", "plain", "behind", "reviewed")
+GIVEN_UP = "given-up"
+NAMES = (*MERGED, GIVEN_UP)
+PIPELINES = {"behind": "fast-forward", "reviewed": "reviewed"}
 SECONDS = PATIENCE_SECONDS * 2
-"""Five items, and an operator that has to start again five times."""
+"""Eight items, and an operator that has to start again ten times."""
 
 
 @dataclass
@@ -88,24 +98,42 @@ class Story:
     """The items' statuses while the checks were awaited."""
     base: str
     """The commit that a person pushed to main meanwhile."""
+    reviewer: Client
+    """Who may approve in the forge."""
+    hooks: str
+    """The address of the receiver; "": pods have none of this machine that is known here."""
 
 
 @pytest.fixture(scope="module")
 def story(shared_lab: Lab) -> Iterator[Story]:
     lab = shared_lab
-    server = manifests.Gitea(NAMESPACE, images.gitea(lab.cluster))
+    address = network.NODE_IP if isinstance(lab.cluster, LocalCluster) else ""
+    server = manifests.Gitea(NAMESPACE, images.gitea(lab.cluster), hooks=(address,) if address else ())
     session.apply(lab.cluster, session.namespace(NAMESPACE))
     gitea = incluster.Installation(Kubectl(lab.cluster.kubectl, NAMESPACE), server)
     gitea.install()
     session.kubectl(lab.cluster, "-n", NAMESPACE, "rollout", "status", f"deploy/{server.name}", "--timeout=180s")
-    with gitea.administrator() as admin, crossing(admin.url, lab.operator) as between:
+    with (
+        _listening(lab.operator, address) as hooks,
+        gitea.administrator() as admin,
+        crossing(admin.url, lab.operator) as between,
+    ):
         repository = admin.create_repository("shop", session.ROOT / "tests/e2e/seed")
-        bot = incluster.bot(admin, f"bot-{uuid.uuid4().hex[:6]}", repository)
-        lab.apply(incluster.credentials(lab.namespace, "shop-gitea", bot), _repository(server, between, repository))
-        lab.pipeline(change=_two_stages)
+        # Webhooks are an administrator's.
+        bot = incluster.bot(admin, f"bot-{uuid.uuid4().hex[:6]}", repository, "admin")
+        ann = incluster.bot(admin, f"ann-{uuid.uuid4().hex[:6]}", repository)
+        if hooks:
+            between.die_after(r"POST .*/hooks", r"DELETE .*/hooks/\d+")
+            lab.apply(_webhook_secret())
+        _prepare(lab, server, between, repository, (bot, ann))
+        between.die_after(r"PATCH .*/pulls/\d+", said='"state":"closed"')
+        between.die_after(r"GET .*/pulls/\d+/reviews", said='"state":"APPROVED"')
         between.die_after(r"POST .*/pulls", r"POST .*/pulls", r"PATCH .*/pulls/\d+", r"POST .*/merge", r"POST .*/merge")
+        between.die_after(r"POST .*/pulls/\d+/update")
         _create(lab)
         opened = {name: lab.wait(name, _waits_for_checks, "its checks", SECONDS) for name in NAMES}
+        lab.decide(GIVEN_UP, abort={})
+        lab.wait(GIVEN_UP, lambda status: status["pullRequest"]["state"] == "closed", "a closed pull request", SECONDS)
 
         gitea.scale(0)
         away = {name: lab.wait(name, _unreachable, "a forge that is away", SECONDS) for name in ("whole", "plain")}
@@ -117,11 +145,47 @@ def story(shared_lab: Lab) -> Iterator[Story]:
         # In the middle of its last run, so that its merge is left to a person.
         lab.running("by-hand", "deploy")
         lab.suspend("by-hand")
-        yield Story(lab, repository, between, ci, {name: said(status) for name, status in away.items()}, opened, base)
+        waited = {name: said(status) for name, status in away.items()}
+        yield Story(lab, repository, between, ci, waited, opened, base, ann, hooks)
         ci.stop()
         thread.join()
         assert ci.failure is None, ci.failure
     session.kubectl(lab.cluster, "delete", "namespace", NAMESPACE, "--wait=false")
+
+
+@contextlib.contextmanager
+def _listening(operator: OperatorProcess, address: str) -> Iterator[str]:
+    """The operator receives webhooks at this address of the machine, if there is one, and sweeps nothing."""
+    port = session.free_port()
+    hooks = f"http://{address}:{port}" if address else ""
+    before = operator.settings
+    receiver = {"WORKITEMS_WEBHOOK_PORT": str(port), "WORKITEMS_WEBHOOK_URL": hooks} if hooks else {}
+    operator.settings = {**before, "WORKITEMS_SWEEP_SECONDS": "3600", **receiver}
+    operator.restart()
+    try:
+        yield hooks
+    finally:
+        operator.settings = before
+        operator.restart()
+
+
+def _webhook_secret() -> dict[str, Any]:
+    data = {"gitea": uuid.uuid4().hex}
+    return {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "shop-webhooks"}, "stringData": data}
+
+
+def _prepare(
+    lab: Lab, server: manifests.Gitea, between: Crossing, repository: Repository, people: tuple[Client, Client]
+) -> None:
+    bot, ann = people
+    body = _repository(server, between, repository)
+    body["spec"]["forge"]["gitea"]["reviewers"] = {ann.user: "team-lead"}
+    if lab.operator.settings.get("WORKITEMS_WEBHOOK_URL"):
+        body["spec"]["webhooks"] = {"secretName": "shop-webhooks", "manage": True}
+    lab.apply(incluster.credentials(lab.namespace, "shop-gitea", bot), body)
+    lab.pipeline(change=_two_stages)
+    lab.pipeline("fast-forward", _fast_forward)
+    lab.pipeline("reviewed", _reviewed)
 
 
 def _repository(server: manifests.Gitea, between: Crossing, repository: Repository) -> dict[str, Any]:
@@ -148,6 +212,16 @@ def _two_stages(spec: dict[str, Any]) -> None:
     }
 
 
+def _fast_forward(spec: dict[str, Any]) -> None:
+    _two_stages(spec)
+    spec["stages"][1]["merge"] |= {"method": "fast-forward-only", "updateBranch": "Rebase"}
+
+
+def _reviewed(spec: dict[str, Any]) -> None:
+    _two_stages(spec)
+    spec["stages"][0]["gates"].append({"name": "good", "approval": {}})
+
+
 def _create(lab: Lab) -> None:
     for name in NAMES:
         writes = [{"write": {f"src/{name}.txt": f"{text} of {name}\n"}} for text in ("first", "second")]
@@ -158,7 +232,7 @@ def _create(lab: Lab) -> None:
         if name == "by-hand":
             # Long enough to be suspended in the middle.
             script["deploy"] = [{"write": {"{docs}/14-deploy.md": "Released.\n"}, "sleep": 15}]
-        lab.item(name, script)
+        lab.item(name, script, **({"pipeline": PIPELINES[name]} if name in PIPELINES else {}))
 
 
 def _pushed(repository: Repository) -> str:
@@ -240,16 +314,66 @@ def test_a_conflict_goes_back_to_development_which_is_told_the_commits_of_the_ba
     assert story.repository.read("src/price.txt") == "theirs\n"
 
 
-def test_nothing_was_merged_opened_or_said_twice(story: Story) -> None:
-    for name in NAMES:
+def test_a_branch_that_lacks_commits_of_its_base_is_rebased_once_and_fast_forwarded(story: Story) -> None:
+    status = story.lab.wait_phase("behind", "Done", SECONDS)
+    assert status["pullRequest"]["mergeCommit"] == status["head"]
+    # Gitea was asked, and the operator died before it knew: the new head is looked at, and nothing is rebased again.
+    assert [asked for asked in story.between.killed if asked.endswith("/update")]
+    assert story.repository.subjects("main").count("coder(behind): run 1") <= 1
+    assert story.repository.read("src/behind.txt") == "first of behind\n"
+
+
+def test_an_item_that_is_given_up_closes_its_pull_request_and_keeps_its_branch(story: Story) -> None:
+    status = story.lab.wait_phase(GIVEN_UP, "Aborted", SECONDS)
+    there = story.repository.ask("GET", f"/pulls/{status['pullRequest']['number']}")
+    assert (there["state"], there["merged"]) == ("closed", False)
+    assert story.repository.has(f"workitem/{GIVEN_UP}")
+
+
+def test_a_review_becomes_one_decision_although_the_operator_died_over_it(story: Story) -> None:
+    lab = story.lab
+    status = lab.wait_phase("reviewed", "InReview", SECONDS)
+    number = status["pullRequest"]["number"]
+    words = {"event": "APPROVED", "body": "Good to go.", "commit_id": status["head"]}
+    story.repository.by(story.reviewer).ask("POST", f"/pulls/{number}/reviews", words)
+    done = lab.wait_phase("reviewed", "Done", SECONDS)
+    assert [(d["action"], d["by"], d["result"]) for d in done["decisions"]] == [
+        ("Approve", "gitea:team-lead", "Accepted")
+    ]
+    assert [asked for asked in story.between.killed if asked.endswith("/reviews")]
+
+
+def test_what_happens_at_the_forge_is_told_by_its_one_webhook(story: Story) -> None:
+    if not story.hooks:
+        pytest.skip("no address of this machine is known by which this cluster's pods reach it")
+    lab = story.lab
+    for name in MERGED:
+        lab.wait_phase(name, "Done", SECONDS)
+    # One, although the operator died after it had registered it, and after it had taken a former one away.
+    [hook] = story.repository.webhooks()
+    assert hook["config"]["url"] == f"{story.hooks}/hooks/{lab.namespace}/shop/gitea"
+    known = lab.get("repository", "shop")["status"]
+    assert (known["webhook"]["id"], known["webhook"]["url"]) == (str(hook["id"]), hook["config"]["url"])
+    assert [(c["type"], c["status"]) for c in known["conditions"]] == [("WebhookRegistered", "True")]
+    told = collections.defaultdict(set)
+    for line in lab.operator.log.read_text(errors="replace").splitlines():
+        if line.startswith("{") and (entry := json.loads(line)).get("event") == "delivery":
+            for key in entry["items"]:
+                told[key].add(entry["field"])
+    # Pushes and pull requests name the branch, statuses the commit.
+    assert {key: told[key] for key in told if key.startswith(lab.namespace)} == {
+        f"{lab.namespace}/{name}": {"status.branch", "status.head"} if name != GIVEN_UP else {"status.branch"}
+        for name in NAMES
+    }
+
+
+def test_nothing_was_merged_or_opened_twice(story: Story) -> None:
+    for name in MERGED:
         story.lab.wait_phase(name, "Done", SECONDS)
     story.between.all_died()
-    assert len(story.between.killed) == 5
+    assert len(story.between.killed) == (10 if story.hooks else 8)
     pulls = story.repository.pull_requests()
     assert len(pulls) == len(NAMES)
-    assert all(pull["merged"] for pull in pulls)
+    assert sum(pull["merged"] for pull in pulls) == len(MERGED)
     merges = [subject for subject in story.repository.subjects("main") if subject.startswith("Merge ")]
-    assert len(merges) == len(NAMES)
-    for pull in pulls:
-        comments = [comment["body"] for comment in story.repository.comments(pull["number"])]
-        assert len(set(comments)) == len(comments)
+    assert len(merges) == len(MERGED) - 1, "a fast-forward makes no commit"
