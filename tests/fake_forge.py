@@ -42,7 +42,6 @@ class Pull:
     head: str = ""
     """Where it was when it was closed or merged."""
     merge_commit: str | None = None
-    comments: dict[str, str] = field(default_factory=dict)
     empty: bool = False
     """Made although there was nothing to merge: the real one does that, too."""
 
@@ -147,9 +146,9 @@ class FakeForge(Forge):
 
     async def commits(self, base: str, head: str, most: int = 20) -> tuple[Commit, ...]:
         await self._answer()
-        # Asked from the branch's side alone: what the base has and the branch lacks.
+        # What the branch itself has is nobody's to name.
         assert base != head
-        return self.base_ahead[:most]
+        return self.base_ahead[:most] if any(pull.base == head for pull in self.pulls.values()) else ()
 
     async def ensure(self, branch: str, base: str, *, title: str, body: str) -> PullRequest:
         await self._answer()
@@ -233,13 +232,6 @@ class FakeForge(Forge):
         self.base_ahead = ()
         self.requests.append(f"update branch of {number} by {style}")
         self.cut("after updating the branch")
-
-    async def comment(self, number: int, marker: str, body: str) -> str:
-        await self._answer()
-        self.cut("before commenting")
-        self._pull(number).comments[marker] = body
-        self.cut("after commenting")
-        return marker
 
     async def reviews(self, number: int) -> tuple[Review, ...]:
         await self._answer()

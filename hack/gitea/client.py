@@ -19,8 +19,8 @@ import httpx
 
 from hack.gitea.errors import GiteaError
 
-BOT_SCOPES = ("write:repository", "write:issue")
-"""All that the operator needs: pull requests, merges and webhooks; comments."""
+BOT_SCOPES = ("write:repository",)
+"""All that the operator needs: for pull requests, reviews, merges and webhooks."""
 TIMEOUT_SECONDS = 60.0
 PAGE = 50
 TRIES = 60
@@ -249,10 +249,6 @@ class Repository:
             time.sleep(PAUSE_SECONDS)
         if answer.is_error:
             raise GiteaError(f"merging pull request {number} as {self.client.user}: {answer.text[:400]}")
-
-    def comments(self, number: int) -> list[dict[str, Any]]:
-        """All comments of an issue or pull request, oldest first."""
-        return list(self.ask("GET", f"/issues/{number}/comments"))
 
     def protect(self, branch: str = "main", **rules: Any) -> None:
         """Protect a branch; `rules` as the API names them, e.g. required_approvals=1."""

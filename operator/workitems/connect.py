@@ -39,9 +39,10 @@ class Clients:
         """The forge of a Repository. Raises errors.Transient, errors.Permanent."""
         repository = await self.repository(namespace, name)
         spec = repository.spec
-        if spec.forge is None or spec.forge.gitea is None:
+        chosen = spec.forge.chosen if spec.forge is not None else None
+        if spec.forge is None or chosen is None:
             raise errors.Permanent("NoForge", f"Repository {name} has no forge any more: name one in spec.forge")
-        token, version = await self.secret(namespace, spec.forge.gitea.token, "spec.forge.gitea.token", name)
+        token, version = await self.secret(namespace, chosen.token, f"spec.forge.{spec.forge.kind}.token", name)
         ca_pem = await self.certificates(namespace, spec, name)
         found: Forge | None = self.same((namespace, name, "forge"), (spec, version, ca_pem))
         if found is None:

@@ -17,6 +17,8 @@ from workitems.integrations.forge import Forge, Method
 from workitems.outbox import Carrier, Result
 from workitems.readings import ForgeOf
 
+COMMITS_READ = 50
+"""Of the base and of the branch, to find those that conflict."""
 COMMITS_NAMED = 10
 """Of the base, in the words about a conflict."""
 TRIES_BEFORE_CONFLICT = 2
@@ -127,7 +129,7 @@ class ForgeEffects:
         said = outcome.message or str(outcome.result)
         if outcome.result is MergeResult.HEAD_MOVED:
             return merging.HEAD_MOVED, said
-        lacks = await forge.commits(commit, base, COMMITS_NAMED + 1)
+        lacks = await _lacking(forge, commit, base)
         if not lacks:
             return str(outcome.result), said
         if outcome.result is MergeResult.REFUSED:
@@ -147,7 +149,7 @@ class ForgeEffects:
         except errors.Permanent as error:
             if error.reason != merging.CONFLICT:
                 raise
-            lacks = await forge.commits(params["commit"], params["base"], COMMITS_NAMED + 1)
+            lacks = await _lacking(forge, params["commit"], params["base"])
             words = f"{params['base']} has commits that conflict with the branch: {_named(lacks)} ({error})"
             return Result("Failed", reason=merging.CONFLICT, error=words)
         return _found(await forge.get(number))
@@ -159,6 +161,13 @@ class ForgeEffects:
 def _found(found: PullRequest, *, described: str = "") -> Result:
     values = pull_requests.values_of(found)
     return Result(ref=found.url, values={**values, "described": described} if described else values)
+
+
+async def _lacking(forge: Forge, commit: str, base: str) -> tuple[Commit, ...]:
+    """What the base has and the branch lacks, newest first, but before all else what touches the branch's own files."""
+    lacks = await forge.commits(commit, base, COMMITS_READ)
+    ours = {file for own in await forge.commits(base, commit, COMMITS_READ) for file in own.files}
+    return tuple(sorted(lacks, key=lambda other: ours.isdisjoint(other.files)))
 
 
 def _named(commits: tuple[Commit, ...]) -> str:

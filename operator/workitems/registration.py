@@ -27,7 +27,6 @@ from workitems.webhooks import PATH
 log = structlog.get_logger(__name__)
 
 REGISTERED = "WebhookRegistered"
-SOURCE = "gitea"
 TOGETHER_SECONDS = 1.0
 """Many Repositories change at once when an operator starts: they are looked at together."""
 AT_ONCE = 8
@@ -131,14 +130,15 @@ class Registration:
             )
             raise errors.Permanent("NoReceiver", message)
         body = await self._api.get(cluster.SECRETS, meta.namespace, secret_name)
-        secret = secret_value(body, SOURCE)
+        source = repository.spec.forge.kind if repository.spec.forge is not None else ""
+        secret = secret_value(body, source)
         if body is None or secret is None:
             message = (
                 f"Secret {secret_name} in namespace {meta.namespace}, which Repository {meta.name} names in "
-                f"spec.webhooks, has no key {SOURCE}: put a long random value there"
+                f"spec.webhooks, has no key {source}: put a long random value there"
             )
             raise errors.Permanent("SecretNotFound", message)
-        path = PATH.format(namespace=meta.namespace, repository=meta.name, source=SOURCE)
+        path = PATH.format(namespace=meta.namespace, repository=meta.name, source=source)
         url = f"{self._settings.webhook_url.rstrip('/')}{path}"
         version = str(body["metadata"].get("resourceVersion", ""))
         renew = known is None or (known.url, known.secret_version) != (url, version)
@@ -146,7 +146,7 @@ class Registration:
         try:
             text = secret.decode()
         except UnicodeDecodeError:
-            message = f"key {SOURCE} of Secret {secret_name} in namespace {meta.namespace} is no text"
+            message = f"key {source} of Secret {secret_name} in namespace {meta.namespace} is no text"
             raise errors.Permanent("SecretUnreadable", message) from None
         former = known.url if known is not None and known.url != url else ""
         found = await forge.ensure_webhook(url, text, renew=renew, former=former)

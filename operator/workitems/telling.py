@@ -143,8 +143,8 @@ def external_id(item: WorkItem, what: str) -> str:
 
 def subject(item: WorkItem, repository: Repository) -> Subject:
     """What texts about an item need to know of it."""
-    gitea = repository.spec.forge.gitea if repository.spec.forge is not None else None
-    web = f"{gitea.url.rstrip('/')}/{gitea.owner}/{gitea.name}" if gitea is not None else None
+    forge = repository.spec.forge.chosen if repository.spec.forge is not None else None
+    web = forge.web_url if forge is not None else None
     issue = item.spec.external_ref
     return Subject(
         name=item.metadata.name,

@@ -18,7 +18,7 @@ from aiohttp import web
 
 from workitems import cluster, errors
 from workitems.deliveries import Deliveries
-from workitems.integrations.gitea_webhooks import GiteaWebhooks
+from workitems.integrations import FORGES
 from workitems.integrations.webhook import Delivery, Source
 from workitems.settings import Settings
 from workitems.webhook_secrets import WebhookSecrets
@@ -29,7 +29,9 @@ BODY_LIMIT = 1024 * 1024
 """Bytes. A push of some hundred commits has less; the sweep finds what a larger one would have told."""
 BODY_SECONDS = 10.0
 AT_ONCE = 64
-"""Deliveries that are read and verified at the same time; the others wait for their turn."""
+"""Secrets that are looked for at the same time; others wait for their turn."""
+HELD_LIMIT = 64 * 1024 * 1024
+"""Bytes of all bodies that are not verified yet. Strangers who send slowly hold little, and keep nobody out."""
 KEEP_SECONDS = 10.0
 """How long a connection may be idle."""
 PATH = "/hooks/{namespace}/{repository}/{source}"
@@ -56,6 +58,7 @@ class Receiver:
         self._secrets = secrets
         self._channels = channels
         self._room = asyncio.Semaphore(AT_ONCE)
+        self._held = 0
         self._answers = answers
 
     @asynccontextmanager
@@ -100,16 +103,30 @@ class Receiver:
             except errors.Transient as error:
                 log.warning("webhook not verified", source=source, error=str(error))
                 return 503
-            if secret is None:
-                return 404
-            try:
-                async with asyncio.timeout(BODY_SECONDS):
-                    body = await _body(request)
-            except TimeoutError:
-                return 408
-            if body is None:
+        if secret is None:
+            return 404
+        parts: list[bytes] = []
+        try:
+            async with asyncio.timeout(BODY_SECONDS):
+                refused = await self._read(request, parts)
+            return refused or self._take(request, source, (namespace, repository, b"".join(parts), secret))
+        except TimeoutError:
+            return 408
+        finally:
+            self._held -= sum(map(len, parts))
+
+    async def _read(self, request: web.Request, parts: list[bytes]) -> int | None:
+        """Take the raw body apart as it arrives; the code of a refusal if it is too much, whatever its headers said."""
+        size = 0
+        async for part in request.content.iter_any():
+            parts.append(part)
+            self._held += len(part)
+            size += len(part)
+            if size > BODY_LIMIT:
                 return 413
-            return self._take(request, source, (namespace, repository, body, secret))
+            if self._held > HELD_LIMIT:
+                return 503
+        return None
 
     def _take(self, request: web.Request, source: str, what: tuple[str, str, bytes, bytes]) -> int:
         namespace, repository, body, secret = what
@@ -145,20 +162,10 @@ async def received(
         return
     deliveries = Deliveries(api, wake)
     secrets = WebhookSecrets(api, settings.watch_namespaces, asyncio.get_running_loop().time)
-    receiver = Receiver(secrets, {"gitea": Channel(GiteaWebhooks(), deliveries.put), **channels}, answers)
+    ours = {kind: Channel(product.deliveries, deliveries.put) for kind, product in FORGES.items()}
+    receiver = Receiver(secrets, {**ours, **channels}, answers)
     async with asyncio.TaskGroup() as tasks:
         looking = tasks.create_task(deliveries.run())
         async with receiver.served(settings.webhook_port):
             yield
         looking.cancel()
-
-
-async def _body(request: web.Request) -> bytes | None:
-    """The raw body; None if it is larger than anybody may send, whatever its headers said."""
-    size, parts = 0, []
-    async for part in request.content.iter_any():
-        size += len(part)
-        if size > BODY_LIMIT:
-            return None
-        parts.append(part)
-    return b"".join(parts)

@@ -217,6 +217,46 @@ async def test_the_first_fifty_deliveries_at_once_are_all_taken(lab: Lab, port: 
     assert len(reads) == 2
 
 
+async def test_a_body_without_a_length_is_cut_off_where_it_is_too_large(lab: Lab, port: int, forge: Forge) -> None:
+    await an_item_that_waits(lab, port)
+
+    async def chunks(count: int) -> AsyncIterator[bytes]:
+        for _ in range(count):
+            yield b" " * 65536
+
+    async def send(content: AsyncIterator[bytes]) -> int:
+        headers = {"Content-Type": "application/json", "X-Gitea-Event": "push", "X-Gitea-Signature": "0" * 64}
+        return (await forge.client.post(PATH, content=content, headers=headers)).status_code
+
+    assert await send(chunks(16)) == 401, "as much as anybody may send is read, and not signed"
+    assert await send(chunks(17)) == 413
+
+
+async def test_strangers_who_send_slowly_keep_no_delivery_out(
+    lab: Lab, port: int, forge: Forge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await an_item_that_waits(lab, port)
+    head = f"POST {PATH} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 99\r\n\r\n{{"
+    strangers = [await asyncio.open_connection("127.0.0.1", port) for _ in range(webhooks.AT_ONCE + 8)]
+    for _, writer in strangers:
+        writer.write(head.encode())
+        await writer.drain()
+    assert await forge.push() == 202
+    for reader, writer in strangers:
+        assert (await reader.readline()).startswith(b"HTTP/1.1 408")
+        writer.close()
+
+
+async def test_more_than_can_be_held_is_put_off(
+    lab: Lab, port: int, forge: Forge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await an_item_that_waits(lab, port)
+    monkeypatch.setattr(webhooks, "HELD_LIMIT", 1000)
+    assert await forge.send(b" " * 1001) == 503
+    # Nothing of it is held any more.
+    assert await forge.push() == 202
+
+
 async def test_an_api_server_that_is_away_does_not_stop_known_deliveries(lab: Lab, port: int, forge: Forge) -> None:
     await an_item_that_waits(lab, port)
     assert await forge.push() == 202

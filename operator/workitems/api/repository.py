@@ -124,12 +124,17 @@ class GiteaForge(Model):
     owner: Name
     name: Name
     token: SecretRef
-    """Needs the scopes write:repository and write:issue."""
+    """Needs the scope write:repository."""
     reviewers: Annotated[
         dict[str, Annotated[str, Field(min_length=1, max_length=200)]],
         Field(max_length=100),
     ] = {}
     """Whose reviews of the pull request are Decisions: login there -> the name that they decide by; none: nobody's."""
+
+    @property
+    def web_url(self) -> str:
+        """Where people look at it."""
+        return f"{self.url.rstrip('/')}/{self.owner}/{self.name}"
 
 
 class Forge(Model):
@@ -138,6 +143,16 @@ class Forge(Model):
     model_config = validated(cel("has(self.gitea)", "forge takes exactly one of: gitea"))
 
     gitea: GiteaForge | None = None
+
+    @property
+    def kind(self) -> str:
+        """The key that is set, which also names its webhooks' path and secret, and its people; "": none is."""
+        return next((name for name in type(self).model_fields if getattr(self, name) is not None), "")
+
+    @property
+    def chosen(self) -> GiteaForge | None:
+        """What stands under that key."""
+        return getattr(self, self.kind) if self.kind else None
 
 
 class PlaneStates(Model):

@@ -66,12 +66,13 @@ def settle(draft: Draft, question: Question) -> None:
 
 
 def _reviewers(draft: Draft) -> dict[str, str]:
+    """By login, the names that they decide by."""
     repository = draft.facts.repository
     forge = repository.spec.forge if repository is not None else None
-    if forge is None or forge.gitea is None:
+    if forge is None or forge.chosen is None:
         return {}
     # Logins are the same in any case there.
-    return {login.lower(): name for login, name in forge.gitea.reviewers.items()}
+    return {login.lower(): f"{forge.kind}:{name}" for login, name in forge.chosen.reviewers.items()}
 
 
 def _said_to_this_item(draft: Draft, review: Review) -> bool:
@@ -92,7 +93,7 @@ def _decide(draft: Draft, gate: GateStatus, review: Review, name: str) -> None:
     comment = review.body.strip() or ("" if approved else f"changes requested in {url}: read the comments there")
     spec: dict[str, Any] = {
         "workItem": item.metadata.name,
-        "by": f"gitea:{name}",
+        "by": name,
         "approve" if approved else "reject": {"gate": gate.name, "commit": review.commit},
         **({"comment": comment} if comment else {}),
     }

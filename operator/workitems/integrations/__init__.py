@@ -6,25 +6,38 @@ errors.Permanent where a person must act, decides nothing, and never puts a toke
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 from workitems import errors
 from workitems.api.repository import RepositorySpec
+from workitems.integrations import gitea
 from workitems.integrations.forge import Forge
-from workitems.integrations.gitea import Gitea
-from workitems.integrations.gitea_api import Place
-from workitems.integrations.http import Access, Client, Connections
+from workitems.integrations.gitea_webhooks import GiteaWebhooks
+from workitems.integrations.http import Connections
+from workitems.integrations.webhook import Source
+
+
+@dataclass(frozen=True)
+class Product:
+    """What there is of one kind of forge."""
+
+    client: Callable[[Connections, RepositorySpec, str, str], Forge]
+    """From the connections, the Repository, the token and the certificates (PEM or "")."""
+    deliveries: Source
+
+
+FORGES: Mapping[str, Product] = {"gitea": Product(gitea.client, GiteaWebhooks())}
+"""By key of `Repository.spec.forge`: another forge is one line here, one key there and one module."""
 
 
 def forges(connections: Connections) -> Callable[[RepositorySpec, str, str], Forge]:
     """Who makes the client of the forge that a Repository names, from its token and its certificates (PEM or "")."""
 
     def make(spec: RepositorySpec, token: str, ca_pem: str) -> Forge:
-        if spec.forge is None or spec.forge.gitea is None:
+        product = FORGES.get(spec.forge.kind) if spec.forge is not None else None
+        if product is None:
             raise errors.Permanent("NoForge", "the Repository names no forge: name one in spec.forge")
-        gitea = spec.forge.gitea
-        access = Access(gitea.url.rstrip("/"), {"Authorization": f"token {token}"}, (token,), ca_pem)
-        secret = f"Secret {gitea.token.secret_name} (key {gitea.token.key})"
-        return Gitea(Client(connections, access), Place(gitea.owner, gitea.name, secret))
+        return product.client(connections, spec, token, ca_pem)
 
     return make

@@ -1,7 +1,7 @@
 """What the operator needs from a server of pull requests, whatever its name.
 
 Every method may be repeated: what exists is found instead of made again. Another forge is one new module that
-implements `Forge`, and one key of `Repository.spec.forge`.
+implements `Forge`, one key of `Repository.spec.forge`, and one line in `integrations.FORGES`.
 """
 
 from __future__ import annotations
@@ -59,9 +59,6 @@ class Forge(Protocol):
 
     async def update_branch(self, number: int, style: Literal["merge", "rebase"]) -> None:
         """Bring the base's new commits into the branch; errors.Permanent with reason Conflict where that fails."""
-
-    async def comment(self, number: int, marker: str, body: str) -> str:
-        """The id of the one comment with the hidden `marker`, created or brought up to date."""
 
     async def reviews(self, number: int) -> tuple[Review, ...]:
         """The newest review of every person that is an approval or a request for changes and not dismissed."""

@@ -1,4 +1,4 @@
-"""Pull requests, checks and merges on a Gitea or Forgejo server, which speak the same API.
+"""Pull requests, checks and merges on a Gitea server; Forgejo has the same API, and nobody has tried it.
 
 Every rule here was learned from a real server, and tests/gitea shows each of them: `head=` of a listing is ignored and
 `GET /pulls/{base}/{head}` may find an old one, so pull requests are paged and compared; the combined status is computed
@@ -14,11 +14,12 @@ from typing import Any, Literal
 from urllib.parse import quote
 
 from workitems import errors
+from workitems.api.repository import RepositorySpec
 from workitems.core.forge import Checks, Commit, MergeOutcome, MergeResult, PullRequest, Review
 from workitems.integrations import gitea_values as values
 from workitems.integrations.forge import Method
 from workitems.integrations.gitea_api import API, JSON, PAGE, PAGES, Place, total
-from workitems.integrations.http import Answer, Client, Sleep
+from workitems.integrations.http import Access, Answer, Client, Connections, Sleep
 
 CHECK_SECONDS = 20.0
 """How long "Please try again later" is taken for "still checking"."""
@@ -272,22 +273,6 @@ class Gitea:
 
     # --- people
 
-    async def comment(self, number: int, marker: str, body: str) -> str:
-        """See Forge. One that the server does not let us change, somebody else's, does not stand in for ours."""
-        first = f"<!-- {marker} -->"
-        text = f"{first}\n{body}"
-        listed = self._api.json(await self._api.ask("GET", f"/issues/{number}/comments"))
-        ours = self._api.read(listed, lambda comments: [c for c in comments if str(c["body"]).startswith(first)])
-        for comment in ours:
-            if _lines(comment["body"]) == _lines(text):
-                return str(comment["id"])
-            answer = await self._api.ask("PATCH", f"/issues/comments/{comment['id']}", body={"body": text}, repeat=True)
-            if answer.code not in (403, 404):
-                self._api.good(answer)
-                return str(comment["id"])
-        made = self._api.json(await self._api.ask("POST", f"/issues/{number}/comments", body={"body": text}))
-        return self._api.read(made, lambda comment: str(comment["id"]))
-
     async def reviews(self, number: int) -> tuple[Review, ...]:
         """See Forge."""
         listed = [review async for review in self._api.pages(f"/pulls/{number}/reviews", {})]
@@ -331,6 +316,16 @@ class Gitea:
             await self._api.check_repository()
             raise errors.Permanent("BranchNotFound", f"{self._api.place} has neither a branch nor a commit {head}")
         return self._api.good(answer)
+
+
+def client(connections: Connections, spec: RepositorySpec, token: str, ca_pem: str) -> Gitea:
+    """The client of a Repository that names a Gitea or Forgejo server. Raises errors.Permanent if it does not."""
+    chosen = spec.forge.gitea if spec.forge is not None else None
+    if chosen is None:
+        raise errors.Permanent("NoForge", "the Repository names no Gitea: name one in spec.forge.gitea")
+    access = Access(chosen.url.rstrip("/"), {"Authorization": f"token {token}"}, (token,), ca_pem)
+    secret = f"Secret {chosen.token.secret_name} (key {chosen.token.key})"
+    return Gitea(Client(connections, access), Place(chosen.owner, chosen.name, secret))
 
 
 def _lines(text: Any) -> str:

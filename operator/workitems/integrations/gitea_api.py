@@ -110,8 +110,8 @@ class API:
             return errors.Permanent("Unauthorized", f"{said}. {hint}")
         if answer.code == 403:
             hint = (
-                f"The token in {secret} needs the scopes write:repository and write:issue, and its user the right to"
-                f" write to {place} (for webhooks: to administer it)"
+                f"The token in {secret} needs the scope write:repository, and its user the right to write to {place}"
+                " (for webhooks: to administer it)"
             )
             return errors.Permanent("Forbidden", f"{said}. {hint}")
         if answer.code == 404:

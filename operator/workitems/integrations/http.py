@@ -17,6 +17,7 @@ import asyncio
 import collections
 import email.utils
 import hashlib
+import http.cookiejar
 import json
 import random
 import ssl
@@ -150,6 +151,8 @@ class Connections:
                 limits=httpx.Limits(max_connections=CONNECTIONS_A_SERVER, max_keepalive_connections=2),
                 # A redirect would carry the token to whoever is named in it.
                 follow_redirects=False,
+                # One jar would carry one Repository's session into the requests of another.
+                cookies=http.cookiejar.CookieJar(http.cookiejar.DefaultCookiePolicy(allowed_domains=())),
                 headers={"User-Agent": f"workitem-operator/{workitems.__version__}", "Accept": "application/json"},
             )
         self._pools.move_to_end(key)

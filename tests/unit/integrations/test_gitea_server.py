@@ -18,6 +18,7 @@ from hack.gitea import local
 from hack.gitea.client import BOT_SCOPES, Client, Repository
 from workitems import errors
 from workitems.core.forge import MergeResult
+from workitems.forge_effects import COMMITS_NAMED, _lacking
 from workitems.integrations.gitea import Gitea
 from workitems.integrations.gitea_api import Place
 from workitems.integrations.http import Access, Connections
@@ -264,6 +265,16 @@ async def test_commits_that_a_branch_lacks_are_named_with_their_files(shop: Shop
     assert (await shop.forge.get(number)).head == head
 
 
+async def test_of_many_commits_that_a_branch_lacks_those_that_touch_its_files_come_first(shop: Shop) -> None:
+    head = shop.work(path="prices.txt")
+    conflicting = shop.repository.commit("main", "prices.txt", "1", "Raise prices")
+    for number in range(COMMITS_NAMED + 1):
+        newest = shop.repository.commit("main", "other.txt", str(number))
+    lacks = await _lacking(shop.forge, head, "main")
+    assert [commit.id for commit in lacks[:2]] == [conflicting, newest]
+    assert len(lacks) == COMMITS_NAMED + 2
+
+
 async def test_a_document_is_read_at_a_commit(shop: Shop) -> None:
     old = shop.work(text="ä" * 10, path="docs/a bö.md")
     shop.work(text="new", path="docs/a bö.md")
@@ -496,6 +507,21 @@ async def test_a_red_required_check_refuses(shop: Shop) -> None:
     assert "required status checks" in outcome.message
 
 
+async def test_a_base_that_refuses_branches_behind_it_takes_one_that_was_brought_up_to_date(shop: Shop) -> None:
+    shop.repository.protect("main", block_on_outdated_branch=True, enable_push=True)
+    # Behind from the first: Gitea takes note of a base that moves a moment later, and merges until then.
+    head = shop.work()
+    shop.repository.commit("main", "other.txt", "x")
+    number = (await shop.forge.ensure("feature/x", "main", title="Discounts", body="")).number
+    outcome = await shop.forge.merge(number, head, "merge", delete_branch=False, patient=False)
+    assert outcome.result is MergeResult.REFUSED, outcome
+    assert "behind" in outcome.message
+    await shop.forge.update_branch(number, "merge")
+    updated = (await shop.forge.get(number)).head
+    outcome = await shop.forge.merge(number, updated, "merge", delete_branch=False, patient=False)
+    assert outcome.result is MergeResult.MERGED, outcome
+
+
 async def test_a_draft_is_refused(shop: Shop) -> None:
     head = shop.work()
     pull = await shop.forge.ensure("feature/x", "main", title="WIP: Discounts", body="")
@@ -546,20 +572,6 @@ async def test_a_conflict_with_the_base_is_a_reason(shop: Shop, style: Any) -> N
 
 
 # --- people
-
-
-async def test_one_comment_a_marker(shop: Shop) -> None:
-    number, _ = await shop.proposed()
-    first = await shop.forge.comment(number, "workitems:et-1:run-3", "Run 3 **failed**.")
-    assert await shop.forge.comment(number, "workitems:et-1:run-3", "Run 3 **failed**.") == first
-    assert await shop.forge.comment(number, "workitems:et-1:run-3", "Run 3 succeeded.") == first
-    second = await shop.forge.comment(number, "workitems:et-1:run-30", "Run 30.")
-    assert second != first
-    bodies = [comment["body"] for comment in shop.repository.comments(number)]
-    assert bodies == [
-        "<!-- workitems:et-1:run-3 -->\nRun 3 succeeded.",
-        "<!-- workitems:et-1:run-30 -->\nRun 30.",
-    ]
 
 
 def review(shop: Shop, by: Client, number: int, event: str, body: str) -> dict[str, Any]:
@@ -639,17 +651,10 @@ async def test_a_wrong_token_names_the_secret(shop: Shop) -> None:
 async def test_a_token_without_scope_names_the_scopes(shop: Shop, scopes: tuple[str, ...]) -> None:
     shop.work()
     forge = shop.client(shop.bot.with_token(*scopes).token)
-    with pytest.raises(errors.Permanent, match="needs the scopes write:repository and write:issue") as caught:
+    with pytest.raises(errors.Permanent, match="needs the scope write:repository") as caught:
         await forge.ensure("feature/x", "main", title="T", body="")
     assert caught.value.reason == "Forbidden"
     assert shop.repository.pull_requests() == []
-
-
-async def test_a_token_without_the_issue_scope_cannot_comment_and_says_why(shop: Shop) -> None:
-    number, _ = await shop.proposed()
-    forge = shop.client(shop.bot.with_token("write:repository").token)
-    with pytest.raises(errors.Permanent, match="write:issue"):
-        await forge.comment(number, "m", "text")
 
 
 @pytest.mark.parametrize("question", ["find", "head", "ahead", "checks", "get", "document"])
@@ -702,10 +707,6 @@ async def test_an_answer_that_is_lost_is_found_again(shop: Shop) -> None:
         await Deaf(shop, "/pulls").ensure("feature/x", "main", title="T", body="B")
     number = (await shop.forge.ensure("feature/x", "main", title="T", body="B")).number
     assert len(shop.repository.pull_requests()) == 1
-    with pytest.raises(errors.Transient):
-        await Deaf(shop, f"/issues/{number}/comments").comment(number, "m", "text")
-    await shop.forge.comment(number, "m", "text")
-    assert len(shop.repository.comments(number)) == 1
     head = shop.repository.head("feature/x")
     with pytest.raises(errors.Transient):
         await Deaf(shop, f"/pulls/{number}/merge").merge(number, head, "squash", delete_branch=True, patient=False)

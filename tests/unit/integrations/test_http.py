@@ -207,6 +207,13 @@ async def test_a_redirect_is_not_followed_to_whoever_is_named(server: Scripted, 
     assert len(server.asked) == 1
 
 
+async def test_a_session_of_one_repository_is_not_anothers(server: Scripted, clients: Clients) -> None:
+    server.answers = [web.Response(headers={"Set-Cookie": "session=mine; Path=/"}), web.Response()]
+    for _ in range(2):
+        await clients.to(server.url).request("GET", "/x")
+    assert "Cookie" not in server.asked[1].headers
+
+
 def certificate(folder: Path) -> tuple[ssl.SSLContext, str]:
     """A server's context with a certificate that signs itself, and the certificate."""
     key, pem = folder / "key.pem", folder / "cert.pem"
