@@ -79,8 +79,8 @@ class Shop:
         self.repository.invite(self.ann.user)
         # Webhooks are an administrator's.
         self.repository.invite(self.bot.user, "admin")
-        branch = RealBranch(self.repository.by(self.bot))
-        lab.kubelet.branches[self.repository.url, BRANCH] = branch
+        self.branch = RealBranch(self.repository.by(self.bot))
+        lab.kubelet.branches[self.repository.url, BRANCH] = self.branch
         self.port = free_port()
 
     def _person(self, name: str, *scopes: str) -> Client:
@@ -241,6 +241,44 @@ async def test_without_webhooks_with_dying_operators_and_a_dying_forge(
         shop.check(head)
         lab.check()
         await lab.kill()
+
+
+async def test_a_push_between_the_gates_and_the_merge_is_judged_before_it_is_merged(
+    gitea: local.Server, lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    poll_every(monkeypatch, timedelta(seconds=0.5))
+    pushed: list[str] = []
+
+    def fault(call: Call) -> Cut | None:
+        """A person pushes while the merge is being announced."""
+        announced = call.kind is WORKITEMS and call.verb == "update" and call.subresource == "status"
+        effects = call.body["status"].get("effects", ()) if announced else ()
+        if not pushed and any((e["kind"], e.get("state", "Intended")) == ("Merge", "Intended") for e in effects):
+            pushed.append(shop.branch.push({"src/person.txt": "mine\n"}))
+        return None
+
+    async with lab, patience(lab):
+        shop = Shop(gitea, lab)
+        shop.apply()
+        lab.server.fault = fault
+        lab.start(sweep_seconds=5)
+        judged = await shop.red_then_changes_then_good()
+        await lab.until(
+            lambda: bool(pushed) and lab.ready("et-1")[0] == "WaitingForChecks", "checks of what was pushed"
+        )
+        [pull] = shop.repository.pull_requests()
+        assert (pull["merged"], pull["head"]["sha"]) == (False, pushed[0])
+        assert pushed[0] != judged
+        shop.repository.report(pushed[0], "build", "success")
+        await lab.until(lambda: lab.ready("et-1")[0] == "WaitingForApproval", "another approval")
+        shop.review("APPROVED", "Still good.")
+        await lab.until_phase("Done", "et-1")
+        await lab.until(lambda: lab.status("et-1").outbox is None, "the last word")
+        [pull] = shop.repository.pull_requests()
+        assert (pull["merged"], pull["head"]["sha"]) == (True, pushed[0])
+        assert shop.repository.read("src/person.txt") == "mine\n"
+        lab.check()
+        await lab.stop()
 
 
 def dies_before_it_writes(*moments: Callable[[], bool]) -> Callable[[Call], Cut | None]:
