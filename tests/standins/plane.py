@@ -1,8 +1,10 @@
 """A stand-in for a Plane server, from its source (version 1.3.1): it refuses what that refuses.
 
-Enforced: the key, the slash at the end of every path, 60 requests a minute a key, pages, 409 for a second comment with
-the same external id, states of the project, who may be told by what (`created_by` is the caller's, `actor` is not),
-signed webhooks with one delivery for each changed field, no retry after an answer, five after none, then never again.
+Enforced: the key (403, as its framework makes of a 401 without a challenge), roles, the slash at the end of every path,
+60 requests a minute a key, pages from the newest, 409 for a second comment with the same external id anywhere in the
+project, whoever wrote the first, states of the project, who may be told by what (`created_by` and `created_at` are the
+caller's, `actor` and `updated_at` are not; an edit by the API leaves `edited_at` empty), signed webhooks with one
+delivery for each changed field, no retry after an answer, five after none, then never again.
 """
 
 from __future__ import annotations
@@ -56,6 +58,10 @@ class Plane:
     """Where deliveries go; None: switched off."""
     away: bool = False
     """Every connection is cut."""
+    hanging: bool = False
+    """Nothing is answered."""
+    between_pages: Callable[[], None] | None = None
+    """Called once, after the first page of a list that has more."""
     hidden: int = 0
     """How many comments to answer with a cut connection after they were stored."""
     changed: Callable[[], None] | None = None
@@ -72,6 +78,8 @@ class Plane:
     def __post_init__(self) -> None:
         self.project = self._id("project")
         self.users: dict[str, JSON] = {}
+        self.guests: set[str] = set()
+        """Users who are guests of the workspace."""
         self.keys: dict[str, str] = {}
         self.states = {self._id(f"state {name}"): name for name in STATES}
         self.labels = {self._id("label ai"): "ai", self._id("label bug"): "bug"}
@@ -177,6 +185,8 @@ class Plane:
     # --- HTTP
 
     async def _answer(self, request: web.Request) -> web.StreamResponse:
+        if self.hanging:
+            await asyncio.sleep(86400)
         if self.away:
             assert request.transport is not None
             request.transport.abort()
@@ -202,7 +212,7 @@ class Plane:
             return web.Response(status=301, headers={"Location": f"{asked.path}/"})
         user = self.keys.get(request.headers.get("X-Api-Key", ""))
         if user is None:
-            return web.json_response({"error": "Given API token is not valid"}, status=401)
+            return web.json_response({"detail": "Given API token is not valid"}, status=403)
         limited = self._limited(request.headers["X-Api-Key"])
         if limited is not None:
             return limited
@@ -235,6 +245,8 @@ class Plane:
         if parts[:3] != ["api", "v1", "workspaces"] or parts[3] != self.workspace:
             raise KeyError(asked.path)
         match parts[4:]:
+            case ["members"] if user in self.guests:
+                return 403, {"detail": "You do not have permission to perform this action."}
             case ["members"]:
                 return 200, list(self.users.values())
             case ["projects", project, *rest] if project == self.project:
@@ -260,9 +272,11 @@ class Plane:
             case ("PATCH", ["work-items", issue]):
                 return self._patch(issue, asked.body, user)
             case ("GET", ["work-items", issue, "comments"]):
-                return self._page(self.comments[issue], asked)
+                return self._page(_newest_first(self.comments[issue]), asked)
             case ("POST", ["work-items", issue, "comments"]):
                 return self._post_comment(issue, asked.body, user)
+            case ("PATCH", ["work-items", issue, "comments", comment]):
+                return self._patch_comment(issue, comment, asked.body, user)
             case ("GET", ["work-items", issue, "activities"]):
                 return self._page(self.activities[issue], asked)
             case _:
@@ -278,6 +292,9 @@ class Plane:
         if names:
             chosen = [{name: row[name] for name in names.split(",") if name in row} for row in chosen]
         more = len(rows) > (page + 1) * size
+        if more and self.between_pages is not None:
+            arrive, self.between_pages = self.between_pages, None
+            arrive()
         return 200, {"results": chosen, "next_cursor": f"{size}:{page + 1}:0", "next_page_results": more}
 
     def _patch(self, issue: str, body: JSON, user: str) -> tuple[int, Any]:
@@ -294,11 +311,20 @@ class Plane:
         if len(body.get("external_id") or "") > 255:
             return 400, {"external_id": ["Ensure this field has no more than 255 characters."]}
         same = ("external_id", "external_source")
-        for other in self.comments[issue]:
-            if body.get("external_id") and all(other[name] == body.get(name) for name in same):
+        for other in (comment for comments in self.comments.values() for comment in comments):
+            if all(body.get(name) and other[name] == body.get(name) for name in same):
                 error = "Work item comment with the same external id and external source already exists"
                 return 409, {"error": error, "id": other["id"]}
         return 201, self._comment(issue, user, body)
+
+    def _patch_comment(self, issue: str, comment: str, body: JSON, user: str) -> tuple[int, Any]:
+        """Any member may change any comment; its date stays, and nothing is said about an edit but by whom."""
+        found = next((c for c in self.comments[issue] if c["id"] == comment), None)
+        if found is None:
+            raise KeyError(comment)
+        found |= {str(name): body[name] for name in ("comment_html", "external_id", "external_source") if name in body}
+        found |= {"updated_by": user, "updated_at": self._time()}
+        return 200, found
 
     # --- the database
 
@@ -309,7 +335,7 @@ class Plane:
             "actor": actor,
             "created_by": body.get("created_by", actor),
             "updated_by": None,
-            "created_at": self._time(),
+            "created_at": body.get("created_at", self._time()),
             "updated_at": self._time(),
             "edited_at": None,
             "external_id": body.get("external_id"),
@@ -385,3 +411,7 @@ class Plane:
                 # Whatever the code, 5xx included, it was delivered.
                 return
         self.webhook = None
+
+
+def _newest_first(rows: list[JSON]) -> list[JSON]:
+    return sorted(rows, key=lambda row: datetime.fromisoformat(row["created_at"]), reverse=True)

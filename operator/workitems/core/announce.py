@@ -15,7 +15,7 @@ from workitems.api.repository import Notifier, PlaneStates, PlaneTracker
 from workitems.core import effects, happenings
 from workitems.core.conditions import FINISHED
 from workitems.core.facts import Facts
-from workitems.core.happenings import LONGEST_WORD, WORD_CHARACTERS, Happening
+from workitems.core.happenings import BRIDGE, LONGEST_WORD, WORD_CHARACTERS, Happening
 
 COMMENT = "TrackerComment"
 STATE = "TrackerState"
@@ -45,7 +45,10 @@ def announced(facts: Facts, after: WorkItemStatus) -> WorkItemStatus:
 
 
 def _state_to_tell(facts: Facts, after: WorkItemStatus) -> str | None:
-    """The issue's new state as a key of PlaneStates: another than before, or than was told last; None: as it is."""
+    """The issue's new state as a key of PlaneStates: another than before, or than was told last; None: as it is.
+
+    Who approves by a move takes the issue away from where it stands, whatever becomes of the approval.
+    """
     before, told = facts.item.status, [effect for effect in after.effects if effect.kind == STATE]
     if facts.repository is None:
         # How its states are called nobody knows now, but an item that is over is not looked at again.
@@ -57,7 +60,14 @@ def _state_to_tell(facts: Facts, after: WorkItemStatus) -> str | None:
     key, old = state_key(after, plane.states), state_key(before, plane.states)
     # What changed while the Repository was not there was not told then.
     stale = bool(told) and told[-1].params["state"] != key
-    return key if key != old or stale else None
+    moved = after.phase is Phase.IN_REVIEW and _heard_in_tracker(before, after)
+    return key if key != old or stale or moved else None
+
+
+def _heard_in_tracker(before: WorkItemStatus, after: WorkItemStatus) -> bool:
+    """Whether this step records what somebody said in the tracker."""
+    known = {record.uid for record in before.decisions}
+    return any(record.uid not in known and record.by.startswith(BRIDGE) for record in after.decisions)
 
 
 def _messages(repository: Repository, facts: Facts, after: WorkItemStatus, number: int) -> Iterator[Effect]:

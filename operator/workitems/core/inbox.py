@@ -12,7 +12,7 @@ import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from workitems.api import API_VERSION, Phase, WorkItem
@@ -22,6 +22,10 @@ from workitems.core.tracker import Comment, Member, StateChange
 APPROVED = re.compile(r"(?<![\w:]):approved:(?![\w:])", re.IGNORECASE)
 REJECTED = re.compile(r"(?<![\w:]):rejected:(?![\w:])", re.IGNORECASE)
 COMMENT_LIMIT = 16000
+SETTLED = timedelta(minutes=1)
+"""So long nobody must have written before what was said is the answer: people answer in several comments."""
+LONGEST = timedelta(minutes=10)
+"""After the first comment the answer is taken, whoever goes on writing."""
 WAITING = (Phase.IN_REVIEW, Phase.NEEDS_INPUT)
 """Phases in which words in the tracker may decide."""
 
@@ -34,7 +38,9 @@ class Heard:
     by: Member
     words: str
     """Without quotations and code."""
-    markdown: str
+    markdown: str = ""
+    """Only where it may be an answer."""
+    unreadable: bool = False
 
 
 @dataclass(frozen=True)
@@ -63,9 +69,18 @@ class Refuse:
     words: dict[str, str]
     move_back: bool = False
     """The issue is not where it should be."""
+    said: bool = False
+    """It is said already, and only the issue is to be moved back: the operator may have died in between."""
 
 
-Reply = Say | Refuse
+@dataclass(frozen=True)
+class Later:
+    """Look again at that time: somebody may be writing still."""
+
+    at: datetime
+
+
+Reply = Say | Refuse | Later
 
 
 @dataclass(frozen=True)
@@ -86,6 +101,7 @@ class Conversation:
     """Comments by people, oldest first: none of the operator's own."""
     own: tuple[Comment, ...]
     """The operator's."""
+    now: datetime
     approvers: tuple[str, ...] = ()
     moved: Moved | None = None
     """The newest move into the Approved state, if the issue is there now."""
@@ -113,7 +129,9 @@ def replies(now: Conversation) -> tuple[Reply, ...]:
             found.append(reply)
     if now.moved is not None:
         change = now.moved.change
-        if refusal_id(now.item, change.id) not in done and decision_name(now.item, change.id) not in done:
+        if refusal_id(now.item, change.id) in done:
+            found.append(Refuse(change.id, "", {}, move_back=True, said=True))
+        elif decision_name(now.item, change.id) not in done:
             found.append(_move(now, requests, now.moved))
     return tuple(found)
 
@@ -153,12 +171,14 @@ def may_approve(member: Member, approvers: tuple[str, ...]) -> bool:
 
 def _done(now: Conversation) -> set[str]:
     """What was answered already: external ids of refusals, names of Decisions."""
-    said = {comment.external_id for comment in now.own if comment.external_id}
+    said = {comment.said_as for comment in now.own if comment.external_id}
     return said | {record.name for record in now.item.status.decisions}
 
 
 def _opinion(now: Conversation, requests: list[Request], heard: Heard) -> Reply | None:
     comment, by = heard.comment, heard.by
+    if heard.unreadable:
+        return Refuse(comment.id, "Unreadable", {"by": by.called}) if may_approve(by, now.approvers) else None
     approved, rejected = APPROVED.search(heard.words), REJECTED.search(heard.words)
     if approved is None and rejected is None:
         return None
@@ -204,26 +224,32 @@ def _approve(request: Request) -> dict[str, Any]:
 
 
 def _answers(now: Conversation) -> tuple[Reply, ...]:
-    """All that people wrote since the newest questions, as one Answer."""
+    """All that people wrote since the newest questions, as one Answer, once nobody goes on writing."""
     asked = requests_of(now.item, now.own, "QuestionsAsked")
     if not asked:
         return ()
     done, said, found = _done(now), list[Heard](), list[Reply]()
     for heard in now.heard:
-        if heard.comment.created_at < asked[-1].at or not heard.markdown.strip():
+        comment = heard.comment
+        if comment.created_at < asked[-1].at or not (heard.markdown.strip() or heard.unreadable):
             continue
-        if heard.comment.touched == "somebody else":
-            if refusal_id(now.item, heard.comment.id) not in done:
+        if heard.unreadable or comment.touched == "somebody else":
+            if refusal_id(now.item, comment.id) not in done:
                 words = {"by": heard.by.called, "action": "answer", "editor": "somebody else"}
-                found.append(Refuse(heard.comment.id, "Edited", words))
+                found.append(Refuse(comment.id, "Unreadable" if heard.unreadable else "Edited", words))
             continue
         said.append(heard)
-    if said:
-        first = said[0]
-        several = len({heard.by.id for heard in said}) > 1
-        text = "\n\n".join(f"{h.by.called}: {h.markdown.strip()}" if several else h.markdown.strip() for h in said)
-        found.append(Say(_decision(now.item, first.comment.id, first.by, {"answer": {}}, text)))
-    return tuple(found)
+    if not said:
+        return tuple(found)
+    # By the tracker's own dates: another one is the author's to choose.
+    written = [heard.comment.updated_at or heard.comment.created_at for heard in said]
+    ends = min(max(written) + SETTLED, min(written) + LONGEST)
+    if now.now < ends:
+        return (*found, Later(ends))
+    first = said[0]
+    several = len({heard.by.id for heard in said}) > 1
+    text = "\n\n".join(f"{h.by.called}: {h.markdown.strip()}" if several else h.markdown.strip() for h in said)
+    return (*found, Say(_decision(now.item, first.comment.id, first.by, {"answer": {}}, text)))
 
 
 def _decision(item: WorkItem, said: str, by: Member, action: dict[str, Any], words: str) -> dict[str, Any]:

@@ -14,6 +14,8 @@ from workitems.core.tracker import Issue
 TRACKER_LABEL = "workitems.dev/tracker"
 """Of WorkItems that were made of an issue; only these follow its edits."""
 PLANE = "plane"
+TOLD_LABEL = "workitems.dev/tracker-told"
+"""Of these: the issue says which WorkItem it has become."""
 NAME_LIMIT = 63
 TITLE_LIMIT = 250
 DESCRIPTION_BYTES = 65536

@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
+
+ANOTHER = "#"
+"""In an external id: what follows tells it from the same id that somebody else had taken."""
+DATES_AGREE = timedelta(seconds=10)
+"""Storing a comment takes two writes."""
 
 
 @dataclass(frozen=True)
@@ -44,18 +49,31 @@ class Comment:
     id: str
     actor: str
     created_at: datetime
+    """The author's to choose."""
     html: str
     updated_by: str | None = None
     edited_at: datetime | None = None
     external_id: str | None = None
     external_source: str | None = None
+    updated_at: datetime | None = None
+    """When the tracker stored it last, by its own clock."""
 
     @property
     def touched(self) -> str | None:
-        """Who changed it after it was written, if anybody did."""
+        """Who changed it after it was written, or chose its date, if anybody did."""
         if self.updated_by is not None and self.updated_by != self.actor:
             return "somebody else"
-        return "its author" if self.edited_at is not None else None
+        dated = self.updated_at is not None and abs(self.updated_at - self.created_at) > DATES_AGREE
+        return "its author" if dated or self.edited_at is not None else None
+
+    @property
+    def said_as(self) -> str:
+        """Its external id as it was meant to be."""
+        return (self.external_id or "").partition(ANOTHER)[0]
+
+    def says(self, source: str, external_id: str, actor: str) -> bool:
+        """Whether it is what `actor` says under `external_id`: anybody may write both ids."""
+        return (self.external_source, self.said_as, self.actor) == (source, external_id, actor)
 
 
 @dataclass(frozen=True)

@@ -1,14 +1,17 @@
 """A project on a Plane server (https://plane.so), by its public API v1.
 
 Every path ends with a slash, lists come in pages, and a key may make 60 requests a minute, whoever uses it: the client
-is paced. A comment is told by its external id: the second POST of the same is refused with the first one's id, which
-is as good. Nothing is decided from who a body says it is by (`created_by` is the caller's to choose), only by `actor`.
+is paced. A comment is told by its external id: the second POST of the same is refused. Whoever may comment may have
+taken an id before us, anywhere in the project, so what is there counts only if it is by the operator's own user.
+Nothing is decided from who a body says it is by (`created_by` is the caller's to choose), only by `actor`.
 """
 
 from __future__ import annotations
 
+import copy
 import json
-from collections.abc import AsyncIterator, Callable, Mapping
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from datetime import datetime
 from typing import Any
 from urllib.parse import quote
@@ -16,7 +19,7 @@ from urllib.parse import quote
 from pydantic import TypeAdapter, ValidationError
 
 from workitems import errors
-from workitems.core.tracker import Comment, Issue, Member, Project, StateChange
+from workitems.core.tracker import ANOTHER, Comment, Issue, Member, Project, StateChange
 from workitems.integrations import http
 
 SOURCE = "workitem-operator"
@@ -41,25 +44,36 @@ class PlaneProject:
         self._path = f"{self._workspace}/projects/{quote(project, safe='')}"
         self._monotonic = monotonic
         self._names: dict[str, tuple[float, Any]] = {}
+        self._before: Callable[[], Awaitable[None]] | None = None
+
+    def after(self, before: Callable[[], Awaitable[None]]) -> PlaneProject:
+        """The same project, for who is in no hurry: every request waits for `before`. What is known of it is shared."""
+        other = copy.copy(self)
+        other._before = before  # noqa: SLF001 - its own class
+        return other
 
     # --- what the operator says
 
     async def set_state(self, issue: str, state: str) -> None:
         """Move an issue to a state, named or by id. errors.Permanent StateNotFound lists the states that exist."""
         found = await self.state_id(state)
-        answer = await self._client.request("PATCH", self._issue(issue), body={"state": found}, repeat=True)
+        answer = await self._request("PATCH", self._issue(issue), body={"state": found}, repeat=True)
         self._good(answer, f"issue {issue}")
 
     async def comment(self, issue: str, external_id: str, html: str) -> str:
         """The id of the one comment with `external_id`, created where there is none."""
-        body = {"comment_html": html, "external_source": SOURCE, "external_id": external_id}
-        path = f"{self._issue(issue)}comments/"
-        answer = await self._client.request("POST", path, body=body, repeat=True)
-        if answer.code == 409:
-            known = _mapping(answer).get("id")
-            if known:
-                return str(known)
-        return str(self._good(answer, f"issue {issue}")["id"])
+        path, unpredictable = f"{self._issue(issue)}comments/", f"{external_id}{ANOTHER}{uuid.uuid4().hex[:12]}"
+        for chosen in (external_id, unpredictable):
+            body = {"comment_html": html, "external_source": SOURCE, "external_id": chosen}
+            answer = await self._request("POST", path, body=body, repeat=True)
+            if answer.code != 409:
+                return str(self._good(answer, f"issue {issue}")["id"])
+            me = (await self.names()).me
+            ours = (comment for comment in await self.comments(issue) if comment.says(SOURCE, external_id, me))
+            found = next(ours, None)
+            if found is not None:
+                return found.id
+        raise errors.Transient(f"comment {external_id} of issue {issue} is said to be there, and is not")
 
     # --- what it reads
 
@@ -85,10 +99,10 @@ class PlaneProject:
         """Identifier, states, labels and the operator's own user."""
 
         async def ask() -> Project:
-            project = self._good(await self._client.request("GET", f"{self._path}/"), "the project")
+            project = self._good(await self._request("GET", f"{self._path}/"), "the project")
             states = [(str(s["id"]), str(s["name"])) async for s in self._all(f"{self._path}/states/")]
             labels = [(str(s["id"]), str(s["name"])) async for s in self._all(f"{self._path}/labels/")]
-            me = self._good(await self._client.request("GET", "/api/v1/users/me/"), "the token's user")
+            me = self._good(await self._request("GET", "/api/v1/users/me/"), "the token's user")
             return Project(str(project["identifier"]), tuple(states), tuple(labels), str(me["id"]))
 
         known: Project = await self._remembered("names", ask, fresh=fresh)
@@ -98,7 +112,13 @@ class PlaneProject:
         """Who a user id belongs to; one that is no member of the workspace has nothing but the id."""
 
         async def ask() -> dict[str, Member]:
-            answer = await self._client.request("GET", f"{self._workspace}/members/")
+            answer = await self._request("GET", f"{self._workspace}/members/")
+            if answer.code == 403 and not _knows_no(answer):
+                message = (
+                    f"{answer.what}: Plane shows who is in a workspace to its members and admins alone, and without "
+                    "that nobody can approve by address: give the token's user the role Member in the workspace"
+                )
+                raise errors.Permanent("MembersHidden", message)
             body = self._decided(answer, "the workspace's members")
             rows = body.get("results", ()) if isinstance(body, dict) else body
             return {
@@ -114,7 +134,7 @@ class PlaneProject:
 
     async def issue(self, issue: str) -> Issue | None:
         """One issue; None: there is none."""
-        answer = await self._client.request("GET", self._issue(issue))
+        answer = await self._request("GET", self._issue(issue))
         return None if answer.code == 404 else _issue(self._good(answer, f"issue {issue}"))
 
     async def changed_issues(self) -> AsyncIterator[Issue]:
@@ -125,15 +145,16 @@ class PlaneProject:
 
     async def comments(self, issue: str) -> tuple[Comment, ...]:
         """All comments of an issue, oldest first."""
-        rows = [_comment(row) async for row in self._all(f"{self._issue(issue)}comments/")]
-        return tuple(sorted(rows, key=lambda comment: (comment.created_at, comment.id)))
+        # Pages are counted from the newest: one that arrives between two of them makes the next begin with a known one.
+        rows = {str(row["id"]): _comment(row) async for row in self._all(f"{self._issue(issue)}comments/")}
+        return tuple(sorted(rows.values(), key=lambda comment: (comment.created_at, comment.id)))
 
     async def state_changes(self, issue: str) -> tuple[StateChange, ...]:
         """The issue's moves from state to state, oldest first."""
-        rows = [row async for row in self._all(f"{self._issue(issue)}activities/")]
+        rows = {str(row["id"]): row async for row in self._all(f"{self._issue(issue)}activities/")}
         moves = [
-            StateChange(str(row["id"]), str(row.get("actor") or ""), _moment(row["created_at"]), str(new))
-            for row in rows
+            StateChange(key, str(row.get("actor") or ""), _moment(row["created_at"]), str(new))
+            for key, row in rows.items()
             if row.get("field") in ("state", "state_id") and (new := row.get("new_identifier"))
         ]
         # Of the same moment, in the server's order.
@@ -141,13 +162,18 @@ class PlaneProject:
 
     # --- how
 
+    async def _request(self, method: str, path: str, **arguments: Any) -> http.Answer:
+        if self._before is not None:
+            await self._before()
+        return await self._client.request(method, path, **arguments)
+
     def _issue(self, issue: str) -> str:
         return f"{self._path}/work-items/{quote(issue, safe='')}/"
 
     async def _all(self, path: str, params: Mapping[str, str] | None = None) -> AsyncIterator[dict[str, Any]]:
         query: dict[str, str | int] = {**(params or {}), "per_page": PAGE}
         while True:
-            body = self._decided(await self._client.request("GET", path, params=query), path)
+            body = self._decided(await self._request("GET", path, params=query), path)
             if isinstance(body, list):
                 for row in body:
                     yield row
@@ -171,9 +197,15 @@ class PlaneProject:
     def _decided(self, answer: http.Answer, what: str) -> Any:
         if answer.good:
             return answer.json()
-        if answer.code in (401, 403):
+        if answer.code == 401 or (answer.code == 403 and _knows_no(answer)):
             message = f"{answer.what}: Plane refuses the token ({answer.code}): check the Secret that tracker names"
             raise errors.Permanent("TokenRefused", message)
+        if answer.code == 403:
+            message = (
+                f"{answer.what}: Plane does not let the token's user do this (403: {_said(answer)}): make the user a "
+                "member of the project"
+            )
+            raise errors.Permanent("RightsMissing", message)
         if answer.code == 404:
             message = f"{answer.what}: Plane knows no {what}, or the token's user may not see it"
             raise errors.Permanent("NotFoundInTracker", message)
@@ -184,6 +216,11 @@ class PlaneProject:
         if not isinstance(body, dict):
             raise errors.Transient(f"{answer.what}: the answer is no JSON object: is this Plane's address?")
         return body
+
+
+def _knows_no(answer: http.Answer) -> bool:
+    """Whether a 403 is about the token: without a challenge to send, Plane's framework makes that of a 401."""
+    return "token" in answer.message.lower() or "credentials" in answer.message.lower()
 
 
 def silence(code: int, headers: Mapping[str, str], _content: bytes) -> float | None:
@@ -236,6 +273,7 @@ def _comment(row: Mapping[str, Any]) -> Comment:
         html=str(row.get("comment_html") or ""),
         updated_by=str(row["updated_by"]) if row.get("updated_by") else None,
         edited_at=_moment(edited) if edited else None,
+        updated_at=_moment(row["updated_at"]) if row.get("updated_at") else None,
         external_id=row.get("external_id"),
         external_source=row.get("external_source"),
     )

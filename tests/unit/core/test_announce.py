@@ -72,7 +72,8 @@ def test_questions_come_with_their_full_text_from_the_forge() -> None:
     assert people.world.at == ("analysis", "NeedsInput")
     (said,) = people.told
     assert said.startswith(
-        "There are questions in stage analysis. Please answer with a comment; the agent goes on with your answer. "
+        "There are questions in stage analysis. Please answer with one comment or several: when nobody has "
+        "written for a minute, the agent goes on with what was said. "
         "Questions One code or many? Refunds?"
     )
     assert said.count("More context.") == 500

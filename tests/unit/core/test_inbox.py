@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 
 from workitems.api import Effect, Repository, WorkItem
 from workitems.core import inbox, intake
-from workitems.core.inbox import Conversation, Heard, Moved, Refuse, Say
+from workitems.core.inbox import Conversation, Heard, Later, Moved, Refuse, Say
 from workitems.core.tracker import Comment, Issue, Member, StateChange
 from workitems.integrations.html_text import markdown, spoken
 
@@ -60,7 +61,13 @@ ASKED = (own(1, 10), own(2, 20))
 
 
 def talk(*heard: Heard, **more: Any) -> Conversation:
-    chosen: dict[str, Any] = {"item": item(*TWICE), "own": ASKED, "approvers": ("lead@EXAMPLE.com",), **more}
+    chosen: dict[str, Any] = {
+        "item": item(*TWICE),
+        "own": ASKED,
+        "approvers": ("lead@EXAMPLE.com",),
+        "now": at(60),
+        **more,
+    }
     return Conversation(heard=heard, **chosen)
 
 
@@ -81,6 +88,9 @@ def talk(*heard: Heard, **more: Any) -> Conversation:
         ("changed by another", say(":approved:", 21, updated_by="u-dev"), "Edited"),
         ("changed by its author", say(":approved:", 21, updated_by="u-lead", edited_at=at(22)), "Edited"),
         ("written and saved by its author alone", say(":approved:", 21, updated_by="u-lead"), ("approve", NEW, "")),
+        ("dated back by its author", say(":approved:", 21, updated_at=at(31)), "Edited"),
+        ("dated forward, to be about what nobody has read", say(":approved:", 21, updated_at=at(15)), "Edited"),
+        ("stored a moment later", say(":approved:", 21, updated_at=at(21.1)), ("approve", NEW, "")),
         ("a quotation", say("<blockquote>:approved:</blockquote><p>soon</p>", 21), None),
         ("code", say("<p><code>:approved:</code></p>", 21), None),
         ("another word", say("disapproved: no", 21), None),
@@ -149,6 +159,7 @@ def test_a_move_into_the_approved_state(minutes: float, by: Member, expected: st
     if isinstance(found, Refuse):
         assert (found.event, found.move_back) == (expected, True)
     else:
+        assert isinstance(found, Say)
         assert found.manifest["spec"]["approve"] == {"gate": "approved", "commit": expected}
 
 
@@ -165,7 +176,7 @@ def test_ids_work_as_well_as_addresses() -> None:
 
 def questions(*heard: Heard, **more: Any) -> Conversation:
     asks = item(request(1, OLD, "QuestionsAsked"), phase="NeedsInput")
-    return Conversation(item=asks, heard=heard, own=(own(1, 10),), **more)
+    return Conversation(item=asks, heard=heard, own=(own(1, 10),), **{"now": at(60), **more})
 
 
 def test_everything_said_since_the_questions_is_one_answer() -> None:
@@ -190,6 +201,45 @@ def test_an_answer_that_somebody_else_rewrote_is_none() -> None:
     assert found.event == "Edited"
     (own_edit,) = inbox.replies(questions(say("One.", 11, DEVELOPER, updated_by="u-dev", edited_at=at(12))))
     assert isinstance(own_edit, Say)
+
+
+def test_an_answer_is_whole_once_nobody_has_written_for_a_minute() -> None:
+    first, second = say("One.", 11, DEVELOPER, updated_at=at(11)), say("And two.", 11.8, DEVELOPER)
+    assert inbox.replies(questions(first, now=at(11.5))) == (Later(at(12)),)
+    assert inbox.replies(questions(first, second, now=at(12))) == (Later(at(12.8)),)
+    (found,) = inbox.replies(questions(first, second, now=at(12.8)))
+    assert isinstance(found, Say)
+    assert found.manifest["spec"]["comment"] == "One.\n\nAnd two."
+
+
+def test_nobody_keeps_an_answer_back_by_writing_on_or_by_a_date_to_come() -> None:
+    talkative = [say(f"{number}", 11 + number * 0.9, DEVELOPER) for number in range(12)]
+    (found,) = inbox.replies(questions(*talkative, now=at(21)))
+    assert isinstance(found, Say)
+    dated = say("One.", 60 * 24 * 365, DEVELOPER, updated_at=at(11))
+    (taken,) = inbox.replies(questions(dated, now=at(12)))
+    assert isinstance(taken, Say)
+
+
+def test_a_comment_that_nobody_can_read_is_answered_and_the_others_count() -> None:
+    odd = Heard(Comment("c-odd", DEVELOPER.id, at(11), "&#9;"), DEVELOPER, "", unreadable=True)
+    refused, answer = inbox.replies(questions(odd, say("One.", 12, DEVELOPER)))
+    assert isinstance(refused, Refuse)
+    assert (refused.what, refused.event) == ("c-odd", "Unreadable")
+    assert isinstance(answer, Say)
+    assert answer.manifest["spec"]["comment"] == "One."
+    # While an approval is awaited, only an approver may have meant one.
+    assert inbox.replies(talk(odd)) == ()
+    assert [r.event for r in inbox.replies(talk(replace(odd, by=LEAD))) if isinstance(r, Refuse)] == ["Unreadable"]
+
+
+def test_a_refused_move_that_is_not_taken_back_yet_is_taken_back_without_another_word() -> None:
+    moved = Moved(StateChange("m-1", DEVELOPER.id, at(21), "s-approved"), DEVELOPER)
+    external = inbox.refusal_id(item(*TWICE), "m-1")
+    said = (*ASKED, Comment("r3", "u-bot", at(22), "<p>no</p>", external_id=f"{external}#another"))
+    (found,) = inbox.replies(talk(moved=moved, own=said))
+    assert isinstance(found, Refuse)
+    assert (found.said, found.move_back) == (True, True)
 
 
 # --- issues

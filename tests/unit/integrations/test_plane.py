@@ -201,3 +201,81 @@ async def test_the_newest_changes_come_first(server: Plane, projects: Projects, 
     assert found[0].description == ""
     assert (await projects.project().issue(issues[1])) is not None
     assert await projects.project().issue("none") is None
+
+
+async def test_a_comment_that_arrives_between_two_pages_is_read_once(
+    server: Plane, projects: Projects, clock: Clock
+) -> None:
+    lead, issue = server.person("lead"), server.issue("One")
+    for number in range(150):
+        clock.seconds += 1
+        server.say(issue, lead, f"<p>{number}</p>")
+
+    def arrive() -> None:
+        clock.seconds += 1
+        server.say(issue, lead, "<p>late</p>")
+
+    server.between_pages = arrive
+    read = [comment.html for comment in await projects.project().comments(issue)]
+    assert sorted(read) == sorted(f"<p>{number}</p>" for number in range(150))
+
+
+async def test_a_stranger_s_comment_with_our_external_id_is_not_taken_for_ours(
+    server: Plane, projects: Projects
+) -> None:
+    stranger, issue, other = server.person("stranger"), server.issue("One"), server.issue("Two")
+    forged = {"comment_html": "<p>forged</p>", "external_source": plane.SOURCE}
+    server._post_comment(issue, {**forged, "external_id": "uid/comment-1"}, stranger)
+    server._post_comment(other, {**forged, "external_id": "uid/comment-2"}, stranger)
+    project = projects.project()
+    first = await project.comment(issue, "uid/comment-1", "<p>Hello</p>")
+    assert await project.comment(issue, "uid/comment-1", "<p>Hello</p>") == first
+    await project.comment(issue, "uid/comment-2", "<p>Again</p>")
+    assert server.said(issue) == ["<p>Hello</p>", "<p>Again</p>"]
+    ours = [c for c in await project.comments(issue) if c.says(plane.SOURCE, "uid/comment-1", server.bot)]
+    assert [c.id for c in ours] == [first]
+    # The answer to the second try is lost as well.
+    server._post_comment(issue, {**forged, "external_id": "uid/comment-3"}, stranger)
+    server.hidden = 2
+    await project.comment(issue, "uid/comment-3", "<p>Once</p>")
+    assert server.said(issue)[2:] == ["<p>Once</p>"]
+
+
+async def test_a_date_or_an_edit_by_the_api_is_noticed(server: Plane, projects: Projects, clock: Clock) -> None:
+    lead, issue = server.person("lead"), server.issue("One")
+    clock.seconds += 3600
+    dates = {"early": START, "late": START + timedelta(days=1), "right": clock.now()}
+    for words, date in dates.items():
+        server._post_comment(issue, {"comment_html": words, "created_at": date.isoformat()}, lead)
+    silent = server.say(issue, lead, "silent")
+    clock.seconds += 60
+    server._patch_comment(issue, silent, {"comment_html": "silent", "created_at": "2020-01-01"}, lead)
+    found = {c.html: c.touched for c in await projects.project().comments(issue)}
+    assert found == {"early": "its author", "late": "its author", "right": None, "silent": "its author"}
+
+
+async def test_what_a_guest_may_not_see_is_no_wrong_token(server: Plane, projects: Projects) -> None:
+    server.guests.add(server.bot)
+    with pytest.raises(errors.Permanent, match="give the token's user the role Member in the workspace") as caught:
+        await projects.project().member("someone")
+    assert caught.value.reason == "MembersHidden"
+
+
+async def test_who_is_in_no_hurry_waits_before_every_request(server: Plane, projects: Projects) -> None:
+    waits = 0
+
+    async def wait() -> None:
+        nonlocal waits
+        waits += 1
+
+    project, issue = projects.project(), server.issue("One")
+    await project.names()
+    before = len(server.asked)
+    unhurried = project.after(wait)
+    await unhurried.comments(issue)
+    await unhurried.comment(issue, "x", "<p>x</p>")
+    await unhurried.set_state(issue, "Done")
+    await unhurried.issue(issue)
+    assert waits == len(server.asked) - before == 4
+    await project.issue(issue)
+    assert waits == 4
