@@ -115,8 +115,10 @@ async def test_an_issue_that_was_refused_is_taken_once_what_is_wrong_is_mended(l
         first, second = plane.issue("One", state="Ready"), plane.issue("Two", state="Ready")
         lab.start()
         await lab.until(lambda: bool(plane.said(first) and plane.said(second)), "the refusals")
-        # Far later than a look goes back.
+        # Looks go back a little from the newest change, and both are far behind it now.
         await lab.rest(3600)
+        plane.issue("Three")
+        await lab.rest(600)
         assert (len(plane.said(first)), len(plane.said(second))) == (1, 1)
         lab.server.fault = lambda _call: None
         lab.store.delete(WORKITEMS, NAMESPACE, "et-2")
@@ -134,8 +136,11 @@ async def test_what_a_repository_wants_later_counts_for_what_is_there(lab: Lab) 
         plane.issue("One", state="Ready")
         lab.start()
         await lab.rest(3600)
+        # Looks go back a little from the newest change, and the first is far behind it now.
+        plane.issue("Two")
+        await lab.rest(600)
         lab.repository(tracker=tracker(plane, workItems={"state": "Approved"}))
-        await lab.rest(3600)
+        await lab.rest(600)
         assert not there(lab, "et-1")
         lab.repository(tracker=tracker(plane, workItems={"state": "Ready"}))
         await lab.until(lambda: there(lab, "et-1"), "the WorkItem")
