@@ -163,6 +163,10 @@ class Room:
                 except errors.WorkItemsError as error:
                     log.warning("delivery lost", repository="/".join(self._where), error=str(error))
                     continue
+                except Exception:
+                    # Our bug: the next hint is followed all the same.
+                    log.exception("bug", repository="/".join(self._where))
+                    continue
                 await self._guarded(self._look_at(issue), repository)
 
     def _look_at(self, issue: str) -> Callable[[Repository], Awaitable[None]]:
