@@ -1,6 +1,7 @@
 # Three images from one base: `operator` (the operator and the runner), `agent` (what an agent and a command gate need)
 # and `claude` (the agent image with the Claude Code CLI, 381 MB more).
-# BASE is any Debian or Ubuntu image with Python 3.11 or later; a cluster without a registry builds its own.
+# BASE is any Debian or Ubuntu image with Python 3.11 or later; a cluster without a registry builds its own. A tag may
+# mean another image tomorrow: a release names the digest in hack/release/base.digest (hack/release/images.sh).
 ARG BASE=docker.io/library/python:3.13-slim-bookworm
 
 FROM ${BASE} AS git
@@ -29,22 +30,16 @@ RUN command -v python3 >/dev/null
 USER 1000:1000
 WORKDIR /home/agent
 
-# The CLI's native binary, from its npm package; it needs no node. A machine without a registry of images fetches it by
-# itself and gives the folder as the build context `claude-cli` (hack/cluster/claude.py), which replaces this stage.
-FROM docker.io/library/node:22-bookworm-slim AS claude-cli
+# The CLI's native binary, from its npm package; it needs no node. hack/cluster fetches it once for a machine and gives
+# the folder as the build context `claude-cli` (hack/cluster/claude.py), which replaces this stage.
+FROM ${BASE} AS claude-cli
+ARG NPM_REGISTRY=https://registry.npmjs.org
 ARG CLAUDE_CODE_VERSION=2.1.330
 ARG CLAUDE_CODE_SHA512_AMD64=f469fe57b0ed27c3359f3b4ff42783565f60dd1b6b7a923bace153c8f4519d97bc0facde6c81ca982ecebc16aeb9cb803f45f493ce520cdfcb3d56728ec19ecd
 ARG CLAUDE_CODE_SHA512_ARM64=578c9a9c0639100e54a70c113ed8d27ea0db36a0255097959f7358670d808264478dda52b0bb470336f14577e40276e3c135f3134b9e763431518d360113dcb0
-WORKDIR /fetch
-RUN case "$(uname -m)" in \
-        x86_64) arch=x64 sum=${CLAUDE_CODE_SHA512_AMD64} ;; \
-        aarch64) arch=arm64 sum=${CLAUDE_CODE_SHA512_ARM64} ;; \
-        *) echo "there is no Claude Code CLI for $(uname -m)" >&2; exit 1 ;; \
-    esac \
-    && npm pack --silent "@anthropic-ai/claude-code-linux-${arch}@${CLAUDE_CODE_VERSION}" \
-    && echo "${sum}  $(ls *.tgz)" | sha512sum --check --quiet \
-    && tar -xzf *.tgz --strip-components=1 package/claude \
-    && mv claude /claude
+COPY hack/release/claude_cli.py /fetch/
+RUN python3 /fetch/claude_cli.py "${NPM_REGISTRY}" "${CLAUDE_CODE_VERSION}" \
+    "${CLAUDE_CODE_SHA512_AMD64}" "${CLAUDE_CODE_SHA512_ARM64}" /claude
 
 FROM agent AS claude
 COPY --from=claude-cli /claude /usr/local/bin/claude

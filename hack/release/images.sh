@@ -1,14 +1,16 @@
 #!/bin/sh
 # Builds, pushes and signs the three images. images.sh ghcr.io/OWNER 1.2.3
-# Their base is resolved to a digest once, so that all three have the same one, and the attestation names it.
+# On the base that hack/release/base.digest names, so that all three have the same one and a later build has it too.
 set -eu
 cd "$(dirname "$0")/../.."
+# An owner's name may have capitals, an image's may not.
+registry=$(echo "$1" | tr '[:upper:]' '[:lower:]')
 base=$(sed -n 's/^ARG BASE=//p' Dockerfile)
-digest=$(docker buildx imagetools inspect "$base" --format '{{.Manifest.Digest}}')
-case "$digest" in
-    sha256:*) ;;
-    *) echo "The registry gave no digest for $base: $digest" >&2; exit 1 ;;
-esac
+pinned=$(cat hack/release/base.digest)
+if ! echo "$pinned" | grep -Eqx "$base@sha256:[0-9a-f]{64}"; then
+    echo "hack/release/base.digest names no digest of $base: run hack/release/base.sh and commit what it writes." >&2
+    exit 1
+fi
 # Only the container driver writes attestations.
 docker buildx create --name release --driver docker-container --use
 metadata=$(mktemp)
@@ -17,9 +19,9 @@ for target in operator agent claude; do
         claude) name=workitem-claude ;;
         *) name=workitem-$target ;;
     esac
-    docker buildx build . --target "$target" --tag "$1/$name:$2" --build-arg "BASE=$base@$digest" \
-        --provenance=mode=max --sbom=true --push --metadata-file "$metadata"
+    docker buildx build . --target "$target" --tag "$registry/$name:$2" --build-arg "BASE=$pinned" \
+        --platform linux/amd64,linux/arm64 --provenance=mode=max --sbom=true --push --metadata-file "$metadata"
     pushed=$(python3 -c 'import json, sys; print(json.load(open(sys.argv[1]))["containerimage.digest"])' "$metadata")
-    cosign sign --yes "$1/$name@$pushed"
-    echo "$1/$name:$2@$pushed"
+    cosign sign --yes "$registry/$name@$pushed"
+    echo "$registry/$name:$2@$pushed"
 done

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import platform
 import tarfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 
 from hack.cluster import binaries, claude, dockerfile, packages, settings, shell
 from hack.cluster.errors import ClusterError
+from hack.release import claude_cli
 
 
 class Npm:
@@ -71,7 +73,35 @@ def test_the_image_changes_with_the_clis_version_and_the_others_do_not(tmp_path:
     copies = {}
     for name, version in (("old", "2.1.330"), ("new", "2.1.331")):
         (tmp_path / name).mkdir()
+        shell.run(["git", "init", "--quiet"], cwd=tmp_path / name)
         (tmp_path / name / "Dockerfile").write_text(text.replace("2.1.330", version))
         copies[name] = {t: dockerfile.content_hash(tmp_path / name, t) for t in ("claude", "agent")}
     assert copies["old"]["claude"] != copies["new"]["claude"]
     assert copies["old"]["agent"] == copies["new"]["agent"]
+
+
+@pytest.fixture
+def registry(tmp_path: Path) -> tuple[str, str]:
+    """A registry of files that has the package, and the package's SHA-512."""
+    name = f"claude-code-linux-{claude_cli.ARCHITECTURES[platform.machine()]}"
+    folder = tmp_path / "registry/@anthropic-ai" / name / "-"
+    folder.mkdir(parents=True)
+    program = tmp_path / "program"
+    program.write_bytes(b"cli")
+    with tarfile.open(folder / f"{name}-1.2.3.tgz", mode="w:gz") as packed:
+        packed.add(program, "package/claude")
+    digest = hashlib.sha512((folder / f"{name}-1.2.3.tgz").read_bytes()).hexdigest()
+    return (tmp_path / "registry").as_uri(), digest
+
+
+def test_an_image_build_takes_the_binary_out_of_the_package(registry: tuple[str, str], tmp_path: Path) -> None:
+    url, digest = registry
+    claude_cli.main(url, "1.2.3", (digest, digest), tmp_path / "claude")
+    assert (tmp_path / "claude").read_bytes() == b"cli"
+    assert (tmp_path / "claude").stat().st_mode & 0o777 == 0o755
+
+
+def test_an_image_build_refuses_another_package(registry: tuple[str, str], tmp_path: Path) -> None:
+    with pytest.raises(SystemExit, match="do not use it"):
+        claude_cli.main(registry[0], "1.2.3", ("0" * 128, "0" * 128), tmp_path / "claude")
+    assert not (tmp_path / "claude").exists()
