@@ -25,26 +25,29 @@ from hack.chart import plain
 from hack.cluster import helm as programs
 from hack.cluster import images, settings
 from hack.demo.install import values
-from tests.e2e.lab import JSON, Lab, default_pipeline, said
+from tests.e2e.lab import JSON, Lab, default_pipeline, only, said
 from tests.e2e.session import ROOT
+from workitems.crd import UNSEEN
 
 pytestmark = [pytest.mark.e2e, pytest.mark.alone]
 
 CHART = ROOT / "charts" / "workitem-operator"
 DEPLOY = ROOT / "deploy"
 CRD = "workitems.workitems.dev"
+OWNER = "jsonpath={.metadata.annotations.meta\\.helm\\.sh/release-namespace}"
 OPERATORS = "app.kubernetes.io/name=workitem-operator"
 
 
 @dataclasses.dataclass
 class Release:
-    """One release of the chart, in a namespace of its own, that serves the lab's."""
+    """One release of the chart, in a namespace of its own, that serves the lab's, and `others`."""
 
     lab: Lab
     helm: pathlib.Path
     namespace: str
     flags: list[str]
     name: str = "release"
+    others: tuple[str, ...] = ()
 
     def run(self, *arguments: str | pathlib.Path) -> str:
         """Run helm on the lab's cluster."""
@@ -54,9 +57,14 @@ class Release:
         assert done.returncode == 0, f"helm {arguments}: {done.stdout}{done.stderr}{self.logs()}"
         return done.stdout
 
+    @property
+    def served(self) -> list[str]:
+        """The namespaces of its items."""
+        return [self.lab.namespace, *self.others]
+
     def upgrade(self, chart: pathlib.Path, *more: str) -> None:
         """Install or upgrade, and wait until the operator is ready."""
-        served = f"--set-json=watchNamespaces={json.dumps([self.lab.namespace])}"
+        served = f"--set-json=watchNamespaces={json.dumps(self.served)}"
         self.run("upgrade", "--install", self.name, chart, served, *self.flags, *more, "--wait", "--timeout=3m")
 
     def kubectl(self, *arguments: str, stdin: str | None = None) -> str:
@@ -73,6 +81,10 @@ class Release:
         """The pod that is at work; the other stands by."""
         lease = f"{self.name}-workitem-operator"
         return f"pod/{self.kubectl('get', 'lease', lease, '-o', 'jsonpath={.spec.holderIdentity}')}"
+
+    def pipeline(self) -> JSON:
+        """The spec of the Pipeline that it brought."""
+        return dict(json.loads(self.kubectl("get", "pipeline", "default", "-o", "json"))["spec"])
 
     def pods(self) -> set[str]:
         """Names of the operator's pods."""
@@ -124,7 +136,15 @@ def release(shared_lab: Lab, built: images.Images, tmp_path_factory: pytest.Temp
     namespace = f"wi-chart-{uuid.uuid4().hex[:6]}"
     labels = {"pod-security.kubernetes.io/enforce": "restricted", "workitems.dev/e2e": "true"}
     shared_lab.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace, "labels": labels}})
-    found = Release(shared_lab, helm, namespace, values(built))
+    other = dataclasses.replace(shared_lab, namespace=f"{namespace}-team-b")
+    for each in (other.namespace, f"{namespace}-second"):
+        shared_lab.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": each, "labels": labels}})
+    # What a namespace of items needs: the git server's user, and the scripted agent.
+    needed = [("secret", shared_lab.git_server.secret_name), ("configmap", "script-agent")]
+    for kind, name in needed:
+        body = shared_lab.get(kind, name)
+        other.apply({**body, "metadata": {"name": name}})
+    found = Release(shared_lab, helm, namespace, values(built), others=(other.namespace,))
     with shared_lab.operator.asleep(), alone(shared_lab):
         # The tests' CRDs were applied by kubectl.
         try:
@@ -132,7 +152,8 @@ def release(shared_lab: Lab, built: images.Images, tmp_path_factory: pytest.Temp
             yield found
         finally:
             found.run("uninstall", found.name, "--wait", "--ignore-not-found")
-    shared_lab.kubectl("delete", "namespace", namespace, "--wait=false")
+    for each in (namespace, other.namespace, f"{namespace}-second"):
+        shared_lab.kubectl("delete", "namespace", each, "--wait=false")
 
 
 def decision(name: str, by: str, **action: JSON) -> JSON:
@@ -167,12 +188,88 @@ def test_who_decides_is_who_sends_it_and_approving_takes_the_right_to(release: R
     # A bridge has authenticated its user itself, and says who it was.
     assert "created" in answer(bot, decision("a", "plane:boss@example.com", **APPROVE))
     assert "as tracker:user, not boss" in answer(bot, decision("a", "boss", retry={}))
-    # An agent with a ServiceAccount writes none of our kinds, whatever its role says.
-    item = {"apiVersion": "workitems.dev/v1alpha1", "kind": "WorkItem", "metadata": {"name": "mine"}}
-    item["spec"] = {"repository": "shop", "title": "t", "description": "d"}
-    for body in (decision("a", agent, retry={}), item):
-        assert "agents write no" in answer(agent, body)
-    assert "created" in answer("anna", item)
+    # An agent with a ServiceAccount writes none of our kinds, whatever its role says (test_agents_write_nothing.py).
+    assert "agents write no" in answer(agent, decision("a", agent, retry={}))
+
+
+def test_an_agents_account_does_not_write_the_pipelines_that_others_fall_back_to(release: Release) -> None:
+    role = f"{release.namespace}-release-workitem-operator-author"
+    agents = [f"system:serviceaccount:{namespace}:deployer" for namespace in (*release.served, release.namespace)]
+    gitops = "system:serviceaccount:flux-system:kustomize-controller"
+    users = [f"--user={who}" for who in (*agents, gitops)]
+    release.kubectl("create", "rolebinding", "writers", f"--clusterrole={role}", *users)
+    patch = ["patch", "pipeline", "default", "--type=merge", "-p", '{"spec":{"stages":[]}}', "--dry-run=server"]
+    for who in agents:
+        said = release.lab.kubectl("-n", release.namespace, *patch, f"--as={who}", check=False)
+        assert "agents write no pipelines" in said, who
+    label = ["label", "pipeline", "default", "of=flux", "--dry-run=server", f"--as={gitops}"]
+    assert "labeled" in release.kubectl(*label)
+
+
+def test_the_pipeline_follows_the_release_until_somebody_edits_it(release: Release) -> None:
+    def bring(**spec: Any) -> None:
+        release.upgrade(CHART, f"--set-json=pipelines.default.spec={json.dumps(spec)}")
+
+    def gates() -> list[str]:
+        return [gate["name"] for gate in release.pipeline()["stages"][0]["gates"]]
+
+    bring(limits={"maxRuns": 31})
+    brought = release.pipeline()
+    assert brought["limits"]["maxRuns"] == 31
+    assert gates() == ["analysis-complete", "analysis-approved"]
+    # What helm lets through and the API server does not: the operator says so and works on.
+    bring(stages=[{"name": "only", "agent": "nobody"}])
+    assert release.pipeline() == brought
+    said = release.logs()
+    assert "pipeline not applied" in said
+    assert "spec.stages" in said
+    bring(limits={"maxRuns": 32}, stages=[brought["stages"][0], brought["stages"][1]])
+    assert release.pipeline()["limits"]["maxRuns"] == 32
+    assert len(release.pipeline()["stages"]) == 2
+    # Nobody owns what is not there any more.
+    release.kubectl(
+        "patch", "pipeline", "default", "--type=json", "-p", '[{"op":"remove","path":"/spec/stages/0/gates/1"}]'
+    )
+    bring(limits={"maxRuns": 33})
+    assert gates() == ["analysis-complete"]
+    assert release.pipeline()["limits"]["maxRuns"] == 32
+    release.kubectl("delete", "pipeline", "default")
+    bring(limits={"maxRuns": 34})
+    assert release.pipeline()["limits"]["maxRuns"] == 34
+    assert gates() == ["analysis-complete", "analysis-approved"]
+
+
+SEND = """
+import hashlib, hmac, sys, urllib.request
+url, key = sys.argv[1:]
+body = b'{"ref": "refs/heads/main"}'
+signature = hmac.new(key.encode(), body, hashlib.sha256).hexdigest()
+headers = {"Content-Type": "application/json", "X-Gitea-Event": "push", "X-Gitea-Signature": signature}
+for _ in range(8):
+    print(urllib.request.urlopen(urllib.request.Request(url, body, headers), timeout=20).status)
+"""
+
+
+def test_a_delivery_reaches_the_one_that_leads(release: Release) -> None:
+    lab, key = release.lab, "a key that only the forge knows"
+    lab.kubectl("create", "secret", "generic", "hooks", f"--from-literal=gitea={key}")
+    git = lab.repository("hooked", webhooks={"secretName": "hooks"})
+    release.upgrade(CHART, "--set=replicas=2,webhooks.enabled=true")
+    label = "jsonpath={.metadata.labels.workitems\\.dev/leader}=true"
+    leader = release.leader()
+    release.kubectl("wait", leader, f"--for={label}", "--timeout=60s")
+    service = f"{release.name}-workitem-operator-webhooks"
+    ready = "jsonpath={.endpoints[0].conditions.ready}=true"
+    release.kubectl(
+        "wait", "endpointslice", "-l", f"kubernetes.io/service-name={service}", f"--for={ready}", "--timeout=60s"
+    )
+    url = f"http://{service}.{release.namespace}.svc/hooks/{lab.namespace}/hooked/gitea"
+    assert git.shell(["python3", "-c", SEND, url, key]).split() == ["202"] * 8
+    counted = 'workitem_webhook_deliveries_total{code="202",source="gitea"} 8.0'
+    for pod in release.pods():
+        name = pod.removeprefix("pod/")
+        path = f"/api/v1/namespaces/{release.namespace}/pods/{name}:8080/proxy/metrics"
+        assert (counted in release.kubectl("get", "--raw", path)) is (pod == leader), pod
 
 
 def test_without_helm_kustomize_installs_the_same_with_the_images_of_the_readme(
@@ -210,7 +307,7 @@ def test_an_upgrade_loses_nothing_and_an_uninstall_leaves_what_people_wrote(rele
     assert brought["spec"]["stages"][0]["name"] == "analysis"
     brought["spec"] = default_pipeline()
     release.kubectl("replace", "-f", "-", stdin=json.dumps(brought))
-    edited = json.loads(release.kubectl("get", "pipeline", "default", "-o", "json"))["spec"]
+    edited = release.pipeline()
 
     script = {"architecture": [{"write": {"{docs}/11-architecture.md": "x\n"}, "sleep": 15}]}
     item = lab.item("et-1", script)
@@ -219,6 +316,13 @@ def test_an_upgrade_loses_nothing_and_an_uninstall_leaves_what_people_wrote(rele
     written["spec"] = {key: written["spec"][key] for key in ("repository", "title", "description")}
     lab.approve(item)
     lab.running(item, "architecture")
+    # In the other namespace that it serves, and in one that it does not.
+    other = dataclasses.replace(lab, namespace=release.others[0])
+    other.repository()
+    other.pipeline(change=only("development"))
+    other.item("et-2")
+    stranger = dataclasses.replace(lab, namespace=f"{release.namespace}-second")
+    stranger.item("et-3")
     before = release.pods()
     release.upgrade(CHART, "--set=replicas=2")
     release.kubectl("wait", "--for=delete", *before, "--timeout=90s")
@@ -227,13 +331,16 @@ def test_an_upgrade_loses_nothing_and_an_uninstall_leaves_what_people_wrote(rele
     release.kubectl("wait", release.leader(), f"--for={label}", "--timeout=60s")
     release.kubectl("delete", release.leader(), "--grace-period=0", "--force")
     assert "Message" in columns(lab)
-    assert json.loads(release.kubectl("get", "pipeline", "default", "-o", "json"))["spec"] == edited
+    assert release.pipeline() == edited
     status = lab.wait_phase(item, "Done")
     assert [(run["stage"], run["result"], run["attempt"]) for run in status["runs"]] == [
         (stage["name"], "Succeeded", 1) for stage in edited["stages"]
     ], said(status)
     assert status["infraRetries"] == 0
     assert len(git.subjects("workitem/et-1")) == len(edited["stages"])
+
+    other.wait_phase("et-2", "Done")
+    assert stranger.status("et-3").get("observedGeneration") in (None, UNSEEN)
 
     # Git has the manifest, the cluster has the status: nobody sees a difference.
     lab.kubectl("diff", "--server-side", "-f", "-", stdin=json.dumps(written))
@@ -245,4 +352,20 @@ def test_an_upgrade_loses_nothing_and_an_uninstall_leaves_what_people_wrote(rele
     assert {crd["spec"]["names"]["kind"] for crd in kept if crd["spec"]["group"] == "workitems.dev"} == {
         *("WorkItem", "Repository", "Pipeline", "Decision")
     }
-    assert json.loads(release.kubectl("get", "pipeline", "default", "-o", "json"))["spec"] == edited
+    assert release.pipeline() == edited
+
+
+def test_installed_again_it_finds_what_it_left_and_another_release_leaves_it_its_crds(release: Release) -> None:
+    release.upgrade(CHART)
+    release.run("uninstall", release.name, "--wait")
+    release.upgrade(CHART)
+    release.run("test", release.name)
+    stranger = dataclasses.replace(release.lab, namespace=f"{release.namespace}-second")
+    second = dataclasses.replace(release, lab=stranger, namespace=stranger.namespace, name="second", others=())
+    second.upgrade(CHART, "--set=crds.install=false")
+    try:
+        stranger.item("et-4")
+        assert said(stranger.wait_phase("et-4", "Pending"))[0] == "RepositoryNotFound"
+        assert stranger.kubectl("get", "crd", CRD, "-o", OWNER) == release.namespace
+    finally:
+        second.run("uninstall", second.name, "--wait")
