@@ -8,6 +8,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import kubernetes_validate
 import pytest
 import yaml
@@ -24,8 +25,8 @@ pytestmark = pytest.mark.slow
 
 JSON = dict[str, Any]
 OURS = "workitems.dev"
-OTHERS = {"ServiceMonitor", "PrometheusRule", "HTTPRoute"}
-"""Kinds of the Prometheus operator and of the Gateway API, which Kubernetes does not know."""
+OTHERS: JSON = yaml.safe_load(Path(__file__).with_name("others.schema.yaml").read_text(encoding="utf-8"))
+"""Schemas of kinds of the Prometheus operator and of the Gateway API, which Kubernetes does not know."""
 CLUSTER_WIDE = {
     *("ClusterRole", "ClusterRoleBinding", "CustomResourceDefinition"),
     *("ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding"),
@@ -56,17 +57,48 @@ def test_helm_finds_nothing_to_complain_about(helm: Path, tmp_path: Path, values
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+def others(body: JSON) -> None:
+    """Raises jsonschema.ValidationError for an object of a kind in OTHERS that its CRD would refuse."""
+    jsonschema.Draft202012Validator({**OTHERS, "$ref": f"#/$defs/{body['kind']}"}).validate(body)
+
+
 @pytest.mark.parametrize("version", ["1.32", kubernetes_validate.latest_version()])
 @pytest.mark.parametrize("values", MATRIX.values(), ids=MATRIX)
 def test_every_object_is_what_kubernetes_knows(render: Render, values: JSON, version: str) -> None:
     objects = render(values)
     for body in objects:
-        if body["kind"] not in OTHERS:
+        if body["kind"] in OTHERS["$defs"]:
+            others(body)
+        else:
             kubernetes_validate.validate(body, version, strict=True)
     names = [(body["kind"], body["metadata"].get("namespace"), body["metadata"]["name"]) for body in objects]
     assert len(names) == len(set(names)), "the same object twice"
     for body in objects:
         assert ("namespace" in body["metadata"]) is (body["kind"] not in CLUSTER_WIDE), body["metadata"]["name"]
+
+
+@pytest.mark.parametrize(
+    ("values", "kind", "path", "wrong"),
+    [
+        ("watched", "ServiceMonitor", ("endpoints", 0, "intervall"), "30s"),
+        ("watched", "ServiceMonitor", ("endpoints", 0, "interval"), "30"),
+        ("watched", "PrometheusRule", ("groups", 0, "rules", 0, "for"), "ten minutes"),
+        ("watched", "PrometheusRule", ("groups", 0, "rules", 0, "record"), "both"),
+        ("webhooks by a route, two operators", "HTTPRoute", ("rules", 0, "backendRefs", 0, "port"), "webhooks"),
+        ("webhooks by a route, two operators", "HTTPRoute", ("rules", 0, "matches", 0, "path", "type"), "Prefix"),
+    ],
+)
+def test_a_mistake_in_a_kind_of_others_is_found(
+    render: Render, values: str, kind: str, path: tuple[str | int, ...], wrong: str
+) -> None:
+    body = only(render(MATRIX[values]), kind)
+    others(body)
+    place: Any = body["spec"]
+    for step in path[:-1]:
+        place = place[step]
+    place[path[-1]] = wrong
+    with pytest.raises(jsonschema.ValidationError):
+        others(body)
 
 
 @pytest.mark.parametrize("values", MATRIX.values(), ids=MATRIX)
@@ -161,7 +193,10 @@ def test_where_several_stand_by_one_leads_by_a_lease_that_it_may_hold(render: Re
     alone = render()
     assert "WORKITEMS_LEASE" not in environment(alone)
     assert "leases" not in json.dumps(alone)
-    assert only(alone, "Deployment")["spec"]["strategy"] == {"type": "Recreate"}
+    strategy = only(alone, "Deployment")["spec"]["strategy"]
+    assert strategy["rollingUpdate"] == {"maxSurge": 0, "maxUnavailable": 1}, "the old one ends first"
+    # From several back to one: fields of RollingUpdate stay behind, and the API server takes none beside Recreate.
+    assert strategy["type"] == only(objects, "Deployment")["spec"]["strategy"]["type"]
 
 
 def test_webhooks_reach_the_operator_that_leads(render: Render) -> None:
