@@ -10,15 +10,22 @@ and whoever waits until the newest generation is observed would wait for ever; w
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from datetime import datetime
 
 from workitems.api import Condition, Phase, WorkItemStatus
+from workitems.protocol import NotFetched
 
 WAITS_FOR_PEOPLE = frozenset({Phase.IN_REVIEW, Phase.NEEDS_INPUT, Phase.BLOCKED, Phase.SUSPENDED})
 """Phases whose time does not count against maxDuration."""
 
 KINDS = ("Ready", "Reconciling", "Stalled", "Succeeded")
 FINISHED = frozenset({Phase.DONE, Phase.ABORTED})
+FETCHED = "EverythingFetched"
+_NOT_FETCHED: dict[NotFetched, str] = {
+    "submodules": "submodules, whose folders are empty",
+    "lfs": "files in Git LFS, of which there are only the pointers",
+}
 
 
 def apply(status: WorkItemStatus, reason: str, message: str, generation: int, now: datetime) -> WorkItemStatus:
@@ -43,6 +50,18 @@ def apply(status: WorkItemStatus, reason: str, message: str, generation: int, no
 def observable(status: WorkItemStatus, generation: int) -> int | None:
     """The observedGeneration to write: none once the item is over, see above."""
     return None if status.phase in FINISHED else generation
+
+
+def fetched(
+    status: WorkItemStatus, missing: Collection[NotFetched], generation: int, now: datetime
+) -> tuple[Condition, ...]:
+    """The conditions, with what the branch has and no run gets: there only while something is missing."""
+    others = tuple(condition for condition in status.conditions if condition.type != FETCHED)
+    if not missing:
+        return others
+    parts = " and ".join(_NOT_FETCHED[kind] for kind in missing)
+    entry = (FETCHED, "False", "NotFetched", f"what agents and command gates see of the repository lacks {parts}")
+    return (*others, replaced(status.conditions, entry, generation, now))
 
 
 def replaced(

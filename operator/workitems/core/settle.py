@@ -12,6 +12,7 @@ from datetime import timedelta
 from workitems.agents import output
 from workitems.api import (
     MESSAGE_LIMIT,
+    Condition,
     Content,
     CurrentRun,
     Document,
@@ -21,7 +22,7 @@ from workitems.api import (
     RunResult,
 )
 from workitems.api.workitem import Stopping
-from workitems.core import begin, gates, history, launch, outcomes, resources, runs, stages
+from workitems.core import begin, conditions, gates, history, launch, outcomes, resources, runs, stages
 from workitems.core.draft import DELETE_JOB, Draft
 from workitems.protocol import AGENT_CONTAINER, RUNNER_CONTAINER
 
@@ -136,7 +137,7 @@ def finish(draft: Draft, run: CurrentRun, ended: runs.Ended) -> None:
         raise AssertionError("a run's stage is a stage of the snapshot")
     draft.note(f"run {run.number} {ended.result}")
     if content is not None:
-        draft.set(content=content, head=content.commit)
+        draft.set(content=content, head=content.commit, conditions=_fetched(draft, ended.report))
     if ended.report is not None and ended.report.base_commit is not None and draft.status.base_commit is None:
         draft.set(base_commit=ended.report.base_commit)
 
@@ -171,7 +172,8 @@ def _looked(draft: Draft, run: CurrentRun, ended: runs.Ended, content: Content |
     draft.set(run=None)
     draft.again_in(timedelta(0))
     if content is not None:
-        draft.set(content=content, head=content.commit, looked_at=run.started_at, infra_retries=0)
+        draft.set(content=content, head=content.commit, conditions=_fetched(draft, ended.report))
+        draft.set(looked_at=run.started_at, infra_retries=0)
     elif ended.infrastructure and draft.infrastructure_failed("looking at the branch failed") is None:
         draft.note("look again later")
     else:
@@ -234,6 +236,11 @@ def _content(draft: Draft, report: RunReport | None) -> Content | None:
         return None
     documents = tuple(Document(path=path, blob=blob) for path, blob in zip(watched, report.blobs, strict=True))
     return Content(commit=report.head, tree=report.tree, code=report.code, documents=documents)
+
+
+def _fetched(draft: Draft, report: RunReport | None) -> tuple[Condition, ...]:
+    missing = report.not_fetched if report is not None else ()
+    return conditions.fetched(draft.status, missing, draft.facts.item.metadata.generation, draft.now)
 
 
 def _retry_later(draft: Draft, ended: runs.Ended) -> None:

@@ -11,7 +11,7 @@ import pytest
 from tests.unit.core.world import EVICTED, START, End, FakeJob, Killed, World, one_stage, writes
 from workitems import views
 from workitems.api import GateResult, RunResult
-from workitems.core import runs
+from workitems.core import conditions, runs
 from workitems.core.facts import Admission, ContainerView, JobView, PodView
 from workitems.core.facts import Problem as Missing
 from workitems.protocol import Problem
@@ -144,6 +144,23 @@ def test_blocks_with_what_to_read_and_what_continues(end: End, result: RunResult
     world.say("retry")
     world.go()
     assert world.at == ("done", "Done")
+
+
+def test_what_no_run_gets_of_the_branch_is_said_while_it_is_missing() -> None:
+    def said(world: World) -> list[tuple[str, str]]:
+        return [(c.status, c.message) for c in world.status.conditions if c.type == conditions.FETCHED]
+
+    world = World()
+    world.branch.not_fetched = ("submodules", "lfs")
+    world.go(until="architecture")
+    ((value, message),) = said(world)
+    assert value == "False"
+    assert message.endswith(
+        "lacks submodules, whose folders are empty and files in Git LFS, of which there are only the pointers"
+    )
+    world.branch.not_fetched = ()
+    world.go(until="development")
+    assert said(world) == []
 
 
 def test_out_of_memory_names_the_limit() -> None:

@@ -265,6 +265,7 @@ class Branch:
         self.ours: set[str] = set()
         self.trees: dict[str, dict[str, str]] = {}
         """The files of every commit."""
+        self.not_fetched: tuple[protocol.NotFetched, ...] = ()
         self._count = 0
 
     def commit(self, files: dict[str, str], *, ours: bool) -> str:
@@ -300,6 +301,7 @@ class Branch:
                 protocol.Verdict(p, verdicts.find(self.files[p])) for p in task.verdicts if p in self.files
             ),
             "excerpts": tuple(excerpts[:8]),
+            "not_fetched": self.not_fetched,
         }
 
 
