@@ -45,8 +45,9 @@ check: .venv/.synced ## Format, lint, types, import contracts, unit and loop tes
 	@.venv/bin/pytest -n 4 -m "not slow" tests/unit tests/loop tests/chart
 
 .PHONY: soak
-soak: .venv/.synced ## What takes longer than CI can: the operator killed forty times while items are under way
+soak: .venv/.synced ## What takes longer than CI can: the operator killed forty times while items run; 10 GB of output
 	@SOAK_KILLS=40 .venv/bin/pytest -v tests/e2e/test_killed_anywhere.py
+	@SOAK_OUTPUT_BYTES=10000000000 .venv/bin/pytest -v tests/e2e/test_bounded.py
 
 .PHONY: bench
 bench: .venv/.synced ## Seconds a stage beside the floor, on the cluster

@@ -207,6 +207,9 @@ def _kubelet_config(layout: Layout) -> dict[str, object]:
             "imagefs.available": "1%",
             "imagefs.inodesFree": "1%",
         },
+        # Looked at more often than every ten seconds: an agent may write a gigabyte in that time.
+        "containerLogMaxSize": "10Mi",
+        "containerLogMonitorInterval": "3s",
         "podLogsDir": str(layout.state / "pod-logs"),
         "volumePluginDir": str(layout.state / "plugins"),
     }

@@ -78,11 +78,6 @@ ITEMS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "wrong": ("work", "wrong", WORK),
     "gone": ("work", "gone", WORK),
     "no-claim": ("work", "no-claim", WORK),
-    "loud": (
-        "work",
-        "shop",
-        {**WORK, "run": f"yes '{'a line of output ' * 20}' | head -c 100000000; echo; echo the end"},
-    ),
     "exists": ("work", "shop", WORK),
     "no-pipeline": ("no-pipeline", "shop", WORK),
     "no-repository": ("work", "no-repository", WORK),
@@ -363,12 +358,6 @@ def test_a_branch_that_somebody_moved_meanwhile_keeps_both_works(world: World) -
     assert git.show("workitems/raced/run-2", "docs/work-items/raced/12-review.md") == "Verdict: APPROVED\n"
     assert git.subjects("workitem/raced") == ["developer(raced): run 1", "By hand", "reviewer(raced): run 3"]
     assert git("merge-base", pushed, "workitem/raced").strip() == pushed
-
-
-def test_a_hundred_megabytes_of_output_harm_nobody(world: World) -> None:
-    status = world.lab.wait_phase("loud", "Done")
-    log = world.lab.kubectl("logs", f"job/{status['runs'][0]['job']}", "-c", "agent", "--tail=1")
-    assert log == "the end\n"
 
 
 def test_a_git_server_that_is_away_at_the_push_is_waited_for(world: World) -> None:
