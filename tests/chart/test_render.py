@@ -25,6 +25,7 @@ pytestmark = pytest.mark.slow
 
 JSON = dict[str, Any]
 OURS = "workitems.dev"
+VERSION = yaml.safe_load((CHART / "Chart.yaml").read_text())["appVersion"]
 OTHERS: JSON = yaml.safe_load(Path(__file__).with_name("others.schema.yaml").read_text(encoding="utf-8"))
 """Schemas of kinds of the Prometheus operator and of the Gateway API, which Kubernetes does not know."""
 CLUSTER_WIDE = {
@@ -115,7 +116,12 @@ def test_the_operator_starts_with_what_it_is_given(
     told = settings.model_credentials
     assert (told.secret_name if told else "") == model.get("secretName", "")
     assert (told.auth_token if told else None) == model.get("authToken")
-    assert settings.claude_image is not None
+    own = (
+        "registry.example.com/claude:2"
+        if "claudeImage" in values
+        else f"ghcr.io/workitems-dev/workitem-claude:{VERSION}"
+    )
+    assert settings.claude_image == own
     assert settings.run_uid == (wanted.get("runUid", 1000) or None)
 
 

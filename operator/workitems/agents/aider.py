@@ -33,7 +33,6 @@ COMMAND = (
     "--message-file",
     f"{EXCHANGE}/{PROMPT_FILE}",
 )
-KEY = "ANTHROPIC_API_KEY"
 
 _TOKENS = re.compile(r"^Tokens: ([\d.,]+[kM]?) sent(?:, [\d.,]+[kM]? cache \w+)*, ([\d.,]+[kM]?) received")
 _COST = re.compile(r"Cost: \$[\d.]+ message, \$(\d{1,9}(?:\.\d+)?) session")

@@ -23,7 +23,6 @@ COMMAND = (
     "/tmp/last.txt",  # noqa: S108 - in the container, and outside of the worktree
     "-",
 )
-KEY = "OPENAI_API_KEY"
 
 _ITEM_WORDS = {"agent_message": "text", "reasoning": "text", "command_execution": "command", "error": "message"}
 

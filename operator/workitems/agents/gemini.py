@@ -15,7 +15,6 @@ from workitems.agents.output import Ending
 from workitems.protocol import Usage
 
 COMMAND = ("gemini", "--output-format", "json", "--approval-mode=yolo", "-p", "Do the task above.")
-KEY = "GEMINI_API_KEY"
 
 MOST_CHARACTERS = 4 * 1024 * 1024
 

@@ -14,7 +14,6 @@ from workitems.agents.output import Ending
 from workitems.protocol import Usage
 
 COMMAND = ("opencode", "run", "--format", "json", "-m", "anthropic/claude-opus-5-5", "Do the task that follows.")
-KEY = "ANTHROPIC_API_KEY"
 
 
 @dataclass

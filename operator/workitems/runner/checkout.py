@@ -30,6 +30,8 @@ log = logging.getLogger("runner")
 
 INCLUDE_BYTES = 256 * 1024
 SYSTEM_PROMPT_BYTES = 1024 * 1024
+ROLE_FIRST = b"These are the instructions of your role, the task follows them.\n\n"
+TASK_NEXT = b"\nThis is the task.\n\n"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -212,10 +214,13 @@ def write_inputs(session: Session, exchange: Exchange, start: Start) -> None:
             prompt += _section(path, facts.blob_bytes(bare, blob, INCLUDE_BYTES + 1))
     if start.merge is not None:
         prompt += merge.words(start.merge, task.base_branch)
-    exchange.put(PROMPT_FILE, prompt)
     system = _system_prompt(session, start.base)
     if system:
         exchange.put(SYSTEM_PROMPT_FILE, system)
+        if task.output not in (None, "claude"):
+            # These CLIs take no file of instructions. The first line is ours: some obey a prompt's `/` or `@`.
+            prompt = ROLE_FIRST + system + TASK_NEXT + prompt
+    exchange.put(PROMPT_FILE, prompt)
     for path in task.remove:
         if tree.unlink(root, path):
             log.info("removed %s: this run has to write it anew", path)
