@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 import kubernetes_validate
 import pytest
 
-from hack.cluster.images import Images
+from hack.cluster import images, shell
 from hack.demo import claude, install
 from hack.demo.errors import DemoError
 from hack.scriptedmodel.manifests import ModelServer, manifests
@@ -59,14 +59,14 @@ def test_the_demo_says_which_model_works_and_gives_it_the_right_key(
     environment: dict[str, str], key: str, address: str | None, sentence: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     said: list[str] = []
-    monkeypatch.setattr(claude.images, "claude", lambda _cluster: "claude:1")
-    monkeypatch.setattr(claude.shell, "say", said.append)
+    monkeypatch.setattr(images, "claude", lambda _cluster: "claude:1")
+    monkeypatch.setattr(shell, "say", said.append)
     for name in ("ANTHROPIC_API_KEY", "ANTHROPIC_BASE_URL"):
         monkeypatch.delenv(name, raising=False)
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     kubectl: Any = Recorded()
-    claude.prepare(kubectl, cast("Cluster", None), Images("operator:1", "agent:1"))
+    claude.prepare(kubectl, cast("Cluster", None), images.Images("operator:1", "agent:1"))
 
     made = {body["kind"]: body for body in kubectl.applied}
     assert made["Secret"]["stringData"] == {"apiKey": key}

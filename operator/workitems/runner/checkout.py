@@ -20,7 +20,7 @@ import dataclasses
 import logging
 
 from workitems.protocol import PROMPT_FILE, SYSTEM_PROMPT_FILE, RunTask
-from workitems.runner import facts, merge, problems, remote, tree
+from workitems.runner import belongings, facts, merge, problems, remote, tree
 from workitems.runner.cache import Branches, Cache
 from workitems.runner.exchange import Exchange, Termination
 from workitems.runner.places import Patience, Places
@@ -91,6 +91,7 @@ def fetch(session: Session) -> Branches:
 def prepare(session: Session, exchange: Exchange) -> Start:
     """Do everything up to the moment before the agent may start. Raises RunProblemError, HeadMovedError, OSError."""
     branches = fetch(session)
+    belongings.settle(session.cache, session.places, session.task)
     try:
         start = _bring(session, branches)
     except problems.GitError as error:
