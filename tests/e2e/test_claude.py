@@ -1,13 +1,16 @@
 """The real Claude Code CLI of the image as the agent, with a scripted model in the cluster in place of the vendor's.
 
-What each failure of the CLI means is tried without a cluster (tests/unit/runner/test_claude.py). Here: a whole item in
-a repository that is out to get the key, and one item through all that may happen to a run.
+A whole item in a repository that is out to get the key, one item through all that may happen to a run, and each failure
+of the CLI that tests/unit/runner/test_claude.py tries without a cluster.
 """
 
 from __future__ import annotations
 
 import json
+import re
 import time
+from collections.abc import Callable
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
@@ -17,7 +20,9 @@ from hack.cluster import images
 from hack.cluster.model import Cluster
 from hack.scriptedmodel import manifests
 from hack.scriptedmodel.manifests import ModelServer
+from tests.claude_ends import FAILURES
 from tests.e2e.lab import CONTRACT, PATIENCE_SECONDS, Git, Lab, condition, only
+from workitems.agents import output
 from workitems.protocol import AGENT_LABEL, GATE_LABEL, ITEM_LABEL
 
 pytestmark = pytest.mark.timeout(600)
@@ -25,6 +30,9 @@ pytestmark = pytest.mark.timeout(600)
 JSON = dict[str, Any]
 KEY = "sk-ant-scripted-9876543210"
 MEMORY = "512Mi"
+JOB_NAME = "batch.kubernetes.io/job-name"
+PEAK = "cd /sys/fs/cgroup; echo peak $(cat memory.peak 2>/dev/null || cat memory/memory.max_usage_in_bytes)"
+"""Bytes that the container took at most, by version 2 or 1 of the kernel's control groups."""
 
 
 @pytest.fixture(scope="module")
@@ -165,6 +173,44 @@ def test_a_whole_item_in_a_hostile_repository(lab: Lab, model: ModelServer, clau
     assert not [path for path in git.files("feature/et-1") if "stolen" in path]
     assert not [path for run in runs.values() for path in run.get("leftOut", ()) if "stolen" in path]
     _nobody_learned_the_key(lab, git, len(runs))
+    _the_raw_stream_is_kept(lab, item, claude_image, developed[0])
+
+
+def _the_raw_stream_is_kept(lab: Lab, item: str, image: str, run: JSON) -> None:
+    """Beside the worktree, until the item's end at least."""
+    kept = _on_the_volume(lab, item, image, f"shop/outputs/{item}/run-{run['number']}.jsonl").splitlines()
+    assert json.loads(kept[0])["subtype"] == "init"
+    result = json.loads(kept[-1])
+    assert (result["type"], result["session_id"]) == ("result", run["session"])
+
+
+def _on_the_volume(lab: Lab, item: str, image: str, path: str) -> str:
+    """A file of an item's worktree volume, as a person would look at it."""
+    claims = json.loads(lab.kubectl("get", "pvc", "-l", f"{ITEM_LABEL}={item}", "-o", "json"))["items"]
+    (name,) = [entry["metadata"]["name"] for entry in claims]
+    container = {
+        "name": "look",
+        "image": image,
+        "imagePullPolicy": "IfNotPresent",
+        "command": ["cat", f"/volume/{path}"],
+        "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
+        "volumeMounts": [{"name": "volume", "mountPath": "/volume", "readOnly": True}],
+    }
+    spec = {
+        "restartPolicy": "Never",
+        "securityContext": {
+            "runAsNonRoot": True,
+            "runAsUser": 1000,
+            "runAsGroup": 1000,
+            "fsGroup": 1000,
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+        "containers": [container],
+        "volumes": [{"name": "volume", "persistentVolumeClaim": {"claimName": name}}],
+    }
+    lab.apply({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "look"}, "spec": spec})
+    lab.kubectl("wait", "pod/look", "--for=jsonpath={.status.phase}=Succeeded", "--timeout=120s")
+    return lab.kubectl("logs", "look")
 
 
 def _nobody_learned_the_key(lab: Lab, git: Git, runs: int) -> None:
@@ -184,17 +230,13 @@ def test_one_item_through_all_that_may_happen_to_a_run(lab: Lab, model: ModelSer
     """No Secret, a bad key, an overloaded model, a pod deleted in the middle; then thirty turns in 512 MiB."""
     git = lab.repository()
 
-    def small(spec: JSON) -> None:
-        only("development")(spec)
-        spec["agentDefaults"] = agent_defaults(claude_image, model)
-        spec["agents"] = {"developer": {"commitPaths": ["docs/", "src/"]}}
-
-    lab.pipeline(change=small)
+    lab.pipeline(change=_one_stage(claude_image, model))
     marker = "src/was-here"
     long = [
         {"fail": 529, "type": "overloaded_error", "message": "Overloaded", "times": 2},
         bash(f"mkdir -p src; [ -e {marker} ] || {{ touch {marker}; echo now; sleep 280; }}"),
         *(bash(f"head -c 200000 /dev/urandom | od | tail -n 300; echo turn {number}") for number in range(28)),
+        bash(PEAK),
         write("src/feature.txt", "a feature\n"),
     ]
     item = lab.item("tough", description=described("Do it.", {"development": [long]}))
@@ -214,14 +256,18 @@ def test_one_item_through_all_that_may_happen_to_a_run(lab: Lab, model: ModelSer
     status = lab.wait(item, lambda s: any(r.get("reason") == "ModelOverloaded" for r in s["runs"]), "an overload")
     assert status["runs"][-1]["result"] == "Lost"
 
-    # Deleted with a tool under way: the agent gets its SIGTERM, what it wrote is kept, and the run is repeated.
+    # Deleted with a tool under way: the agent ends by its SIGTERM, what it wrote is kept, and the run is repeated.
     status = lab.wait(item, lambda s: (s.get("run") or {}).get("state") == "Running", "the next run")
     job = status["run"]["job"]
     _wait_for_log(lab, job, "[1] → Bash")
-    lab.kubectl("delete", "pod", "-l", f"batch.kubernetes.io/job-name={job}", "--wait=false")
+    deleted_at = _deleted_at(lab, job)
     status = lab.wait(item, lambda s: any(r.get("job") == job for r in s["runs"]), "the end of the deleted run")
     deleted = next(run for run in status["runs"] if run["job"] == job)
     assert (deleted["result"], deleted["reason"]) == ("Lost", "PodDeleted")
+    assert deleted["exitCode"] == 143, "it was killed, and not asked to end"
+    assert _time(deleted["finishedAt"]) - deleted_at < timedelta(seconds=30), "it took half of its 60 s of grace"
+    assert deleted["pushed"]
+    assert marker in git("ls-tree", "-r", "--name-only", deleted["commit"]).splitlines()
 
     status = lab.wait_phase(item, "Done")
     last = status["runs"][-1]
@@ -229,6 +275,87 @@ def test_one_item_through_all_that_may_happen_to_a_run(lab: Lab, model: ModelSer
     assert last["usage"]["turns"] >= 30
     assert {"src/was-here", "src/feature.txt"} <= git.files("workitem/tough")
     assert status["usage"]["runs"] == 2, "an overload and a deleted pod do not count"
+
+    log = lab.kubectl("logs", f"job/{last['job']}", "-c", "agent")
+    peak = int(re.findall(r"← peak (\d+)", log)[0])
+    print(f"the agent's container took {peak / 2**20:.0f} MiB at most, in a run of {last['usage']['turns']} turns")
+    assert 50 * 2**20 < peak <= 512 * 2**20
+    assert "Killed" not in log
+    (pod,) = json.loads(lab.kubectl("get", "pods", "-l", f"{JOB_NAME}={last['job']}", "-o", "json"))["items"]
+    states = {c["name"]: c["state"]["terminated"] for c in pod["status"]["containerStatuses"]}
+    assert states["agent"]["reason"] == "Completed"
+
+
+def test_each_end_of_a_run_is_a_reason_of_its_own(lab: Lab, model: ModelServer, claude_image: str) -> None:
+    """Items side by side, one for each failure; of those that waiting may mend the first run is enough.
+
+    NoWorkDone is not here: no prompt of the operator's can be taken for a command, by its fixed first line.
+    """
+    lab.repository()
+    secret(lab, KEY)
+    option_sets: dict[str, JSON] = {}
+    items: dict[str, str] = {}
+    for number, (case, (moves, options, _, _)) in enumerate(FAILURES.items()):
+        name = "-".join(["p", *options]).lower()
+        if name not in option_sets:
+            option_sets[name] = options
+            lab.pipeline(name, _one_stage(claude_image, model, **options))
+        script = {"development": [moves]}
+        items[case] = lab.item(f"end-{number}", pipeline=name, description=described("Do it.", script))
+    # More than the item may cost, in one answer: the CLI's own budget is what is left of it.
+    dear: JSON = {**bash("echo 1"), "usage": {"input_tokens": 2_000_000}}
+    costly = lab.item(
+        "costly",
+        pipeline="p",
+        limits={"maxCostUSD": "1"},
+        description=described("Do it.", {"development": [[dear, bash("echo 2")]]}),
+    )
+
+    for case, (_, _, reason, words) in FAILURES.items():
+        retried = reason in output.RETRYABLE
+        status = lab.wait(items[case], lambda s: bool(s.get("runs")), f"the end of {case}", 2 * PATIENCE_SECONDS)
+        ended = status["runs"][0]
+        assert (ended["result"], ended["reason"]) == ("Lost" if retried else "Failed", reason), case
+        assert words in ended["message"], case
+        if retried:
+            assert status["usage"]["runs"] == 0, case
+            lab.suspend(items[case])
+            continue
+        assert status["phase"] == "Blocked", case
+        assert condition(status)["reason"] == reason, case
+        assert words in condition(status)["message"], case
+
+    status = lab.wait_phase(costly, "Blocked")
+    assert condition(status)["reason"] == "MaxBudgetReached"
+    assert float(status["usage"]["costUSD"]) > 1
+    command = lab.get("job", status["runs"][0]["job"])["spec"]["template"]["spec"]["containers"]
+    assert "--max-budget-usd 1 " in " ".join(" ".join(c["command"]) + " " for c in command if c["name"] == "agent")
+    lab.retry(costly)
+    status = lab.wait(costly, lambda s: condition(s)["reason"] == "MaxCostReached", "the limit on its cost")
+    assert len(status["runs"]) == 1
+
+
+def _one_stage(image: str, model: ModelServer, **options: Any) -> Callable[[JSON], None]:
+    def change(spec: JSON) -> None:
+        only("development")(spec)
+        spec["agentDefaults"] = agent_defaults(image, model, **options)
+        spec["agents"] = {"developer": {"commitPaths": ["docs/", "src/"]}}
+        spec["limits"] = {"maxConcurrentRuns": 4}
+
+    return change
+
+
+def _deleted_at(lab: Lab, job: str) -> datetime:
+    """Delete a Job's pod; when that was, by the API server's clock."""
+    lab.kubectl("delete", "pod", "-l", f"{JOB_NAME}={job}", "--wait=false")
+    (pod,) = json.loads(lab.kubectl("get", "pods", "-l", f"{JOB_NAME}={job}", "-o", "json"))["items"]
+    grace = timedelta(seconds=pod["metadata"]["deletionGracePeriodSeconds"])
+    assert grace == timedelta(seconds=60)
+    return _time(pod["metadata"]["deletionTimestamp"]) - grace
+
+
+def _time(text: str) -> datetime:
+    return datetime.fromisoformat(text)
 
 
 def _wait_for_log(lab: Lab, job: str, words: str) -> None:

@@ -437,7 +437,8 @@ def test_an_image_with_nothing_but_the_cli_and_a_posix_shell_is_enough(model: Mo
         '&& mount --bind "$3" workitem/exchange && mount --bind "$4" workspace && shift 4 '
         '&& exec chroot --userspec=1000:1000 . /bin/sh -c \'cd /workspace && exec "$@"\' sh "$@"'
     )
-    command = entry.argv(model.argv(Session(SESSION)), 60)
+    # By way of the script that looks for an earlier conversation, which needs no more than the shell either.
+    command = entry.argv(model.argv(Session(SESSION, claude_code.session_id(UID, 9))), 60)
     environment = {**model.lab.environment, "PATH": "/bin:/sbin:/usr/sbin:/usr/bin", "HOME": "/home/agent"}
     done = subprocess.run(
         ["unshare", "--mount", "sh", "-c", mounts, "sh", image, program, exchange, tree, *command],
