@@ -77,8 +77,8 @@ class FakeForge(Forge):
     webhooks: dict[str, str] = field(default_factory=dict)
     cut: Callable[[str], None] = field(default=lambda _moment: None)
     """Told before and after each change; may raise, which is how an operator dies."""
-    guard: Callable[[str], None] = field(default=lambda _commit: None)
-    """Asked before a merge happens, so that a test can see whether it may."""
+    guard: Callable[[str, str], None] = field(default=lambda _commit, _base: None)
+    """Asked before a merge of a commit into a base happens, so that a test can see whether it may."""
 
     def copy(self, branch_of: Callable[[str], Branch]) -> FakeForge:
         """This moment of it, beside other branches."""
@@ -142,7 +142,7 @@ class FakeForge(Forge):
     async def ahead(self, base: str, head: str) -> int:
         await self._answer()
         assert base != head
-        return int(self._differs(head))
+        return int(self._differs(base, head))
 
     async def commits(self, base: str, head: str, most: int = 20) -> tuple[Commit, ...]:
         await self._answer()
@@ -162,7 +162,7 @@ class FakeForge(Forge):
             raise errors.Permanent("BranchNotFound", f"the forge has no branch {branch}")
         self.cut("before opening")
         number = len(self.pulls) + 7
-        self.pulls[number] = Pull(number, branch, base, title, body, empty=not self._differs(head))
+        self.pulls[number] = Pull(number, branch, base, title, body, empty=not self._differs(base, head))
         self.requests.append(f"open {number}")
         self.cut("after opening")
         return self._view(self.pulls[number])
@@ -206,13 +206,13 @@ class FakeForge(Forge):
         if method == "fast-forward-only" and self.base_ahead:
             return MergeOutcome(MergeResult.CONFLICT, message="no fast-forward is possible")
         if self.undecided and patient:
-            raise errors.Transient("Please try again later")
+            raise errors.Undecided("Please try again later")
         if self.conflicts or self.undecided:
             return MergeOutcome(MergeResult.CONFLICT, message="Please try again later")
         if self.protected:
             return MergeOutcome(MergeResult.REFUSED, message=self.protected)
         self.cut("before merging")
-        self.guard(commit)
+        self.guard(commit, pull.base)
         self._merge(pull)
         self.requests.append(f"merge {number}{' and delete the branch' if delete_branch else ''}")
         self.cut("after merging")
@@ -268,8 +268,9 @@ class FakeForge(Forge):
             raise errors.Permanent("PullRequestNotFound", f"the forge has no pull request {number}")
         return self.pulls[number]
 
-    def _differs(self, head: str) -> bool:
-        return head != self.branch_of("").base and head not in [commit for _, commit in self.merges]
+    def _differs(self, base: str, head: str) -> bool:
+        into = [commit for number, commit in self.merges if number not in self.pulls or self.pulls[number].base == base]
+        return head != self.branch_of("").base and head not in into
 
     def _merge(self, pull: Pull) -> None:
         pull.head = self._view(pull).head

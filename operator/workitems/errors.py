@@ -4,6 +4,7 @@ WorkItemsError                 anything this project raises on purpose; its text
 ├── Transient                  may go away by itself: try again after `delay_seconds`
 │   ├── Conflict               the object changed since it was read: read again and decide again
 │   ├── Expired                the API server has forgotten that moment of its history: begin at the present
+│   ├── Undecided              the other side answers that it does not know yet
 │   └── Unanswered             nobody knows whether it was carried out: look before it is repeated
 └── Permanent                  a person must change something; `reason` is a CamelCase condition reason
     └── Invalid                a manifest or a report that cannot be used as it is
@@ -32,6 +33,10 @@ class Conflict(Transient):
 
 class Expired(Transient):
     """A list or a watch cannot go on where it was (HTTP 410): what has happened since is not to be had any more."""
+
+
+class Undecided(Transient):
+    """An answer, and yet none: the other side is finding out. Not for ever, where that can be told from being away."""
 
 
 class Unanswered(Transient):

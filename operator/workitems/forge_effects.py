@@ -11,7 +11,7 @@ from typing import Literal, cast
 
 from workitems import errors
 from workitems.api import Effect, WorkItem
-from workitems.core import merging, pull_requests
+from workitems.core import checks, effects, merging, pull_requests
 from workitems.core.forge import Commit, MergeOutcome, MergeResult, PullRequest
 from workitems.integrations.forge import Forge, Method
 from workitems.outbox import Carrier, Result
@@ -53,10 +53,14 @@ class ForgeEffects:
             # Closed by a person is for a person to undo; reopened, it is the one.
             now = await forge.get(known.number)
             if now.state == "closed":
+                other = await forge.find(branch, base)
+                if other is not None and other.state == "open":
+                    # A person opened it instead.
+                    return _found(other)
                 words = pull_requests.closed_message(now.number, now.url)
                 values = pull_requests.values_of(now)
                 return Result("Failed", reason=pull_requests.CLOSED, error=words, values=values)
-            if now.state == "open" or now.head == params["commit"]:
+            if now.state == "open" or (now.head, now.base) == (params["commit"], base):
                 return _found(now)
         words = f"branch {branch} has no commits that {base} lacks: there is nothing to merge"
         if not await forge.ahead(base, params["commit"]):
@@ -77,7 +81,8 @@ class ForgeEffects:
         if now.state == "open":
             text = pull_requests.body(item, now.base)
             await forge.update(number, title=effect.params["title"], body=text)
-        return Result(ref=now.url)
+        # Of a merge the item learns from the effect that merges, which comes behind this one and has more to do.
+        return _found(now) if now.state == "closed" else Result(ref=now.url)
 
     async def close(self, item: WorkItem, effect: Effect) -> Result | None:
         """Close the item's pull request without a merge; one that was merged stays so, and status says it."""
@@ -95,18 +100,24 @@ class ForgeEffects:
         return _found(found)
 
     async def merge(self, item: WorkItem, effect: Effect) -> Result | None:
-        """Merge the commit that the gates hold for; nothing is merged while the item is suspended."""
+        """Merge the commit that the gates hold for; nothing is merged while the item is suspended.
+
+        The forge itself sees to the head. What else was read when the merge was announced may be hours old, after an
+        outage: it is read again, and where it differs the item judges anew.
+        """
         if item.spec.suspend:
             return None
         forge, params = await self._forge(item), effect.params
         number, commit, base = int(params["number"]), params["commit"], params["base"]
         method = cast("Method", params["method"])
+        if (other := await self._otherwise(forge, number, params)) is not None:
+            return other
         outcome = await forge.merge(
             number,
             commit,
             method,
             delete_branch=params["deleteBranch"] == "true",
-            patient=effect.attempts < TRIES_BEFORE_CONFLICT,
+            patient=effect.refusals < TRIES_BEFORE_CONFLICT,
         )
         now = await forge.get(number)
         values = pull_requests.values_of(now)
@@ -121,6 +132,18 @@ class ForgeEffects:
             )
         reason, words = await self._why_not(forge, base, (commit, method), outcome)
         return Result("Failed", reason=reason, error=words, values=values)
+
+    async def _otherwise(self, forge: Forge, number: int, params: Mapping[str, str]) -> Result | None:
+        """Why an open pull request is not to be merged as announced; None: nothing has changed."""
+        now = await forge.get(number)
+        if now.state != "open":
+            return None
+        if now.base != params["base"]:
+            return _withdrawn(now, _elsewhere(now, params["base"]))
+        # One that was announced by an earlier version of the operator does not say what its checks were.
+        if params.get("checks") and params["checks"] != checks.digest(await forge.checks(params["commit"])):
+            return _withdrawn(now, f"the checks of {params['commit'][:12]} say something else by now")
+        return None
 
     async def _why_not(
         self, forge: Forge, base: str, what: tuple[str, Method], outcome: MergeOutcome
@@ -142,6 +165,8 @@ class ForgeEffects:
         forge, params = await self._forge(item), effect.params
         number = int(params["number"])
         now = await forge.get(number)
+        if now.state == "open" and now.base != params["base"]:
+            return _withdrawn(now, _elsewhere(now, params["base"]))
         if now.state != "open" or now.head != params["commit"]:
             return _found(now)
         try:
@@ -168,6 +193,15 @@ async def _lacking(forge: Forge, commit: str, base: str) -> tuple[Commit, ...]:
     lacks = await forge.commits(commit, base, COMMITS_READ)
     ours = {file for own in await forge.commits(base, commit, COMMITS_READ) for file in own.files}
     return tuple(sorted(lacks, key=lambda other: ours.isdisjoint(other.files)))
+
+
+def _withdrawn(found: PullRequest, why: str) -> Result:
+    """The item asks again, and says what it finds."""
+    return Result("Failed", reason=effects.WITHDRAWN, error=why, values=pull_requests.values_of(found))
+
+
+def _elsewhere(found: PullRequest, base: str) -> str:
+    return f"pull request {found.number} is into {found.base} by now, and not into {base}"
 
 
 def _named(commits: tuple[Commit, ...]) -> str:

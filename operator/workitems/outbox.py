@@ -10,8 +10,8 @@ The exception is Notify: a message cannot be looked up, so one that may have bee
 from __future__ import annotations
 
 import asyncio
-import collections
 import random
+import weakref
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -29,7 +29,9 @@ log = structlog.stdlib.get_logger(__name__)
 BASE_SECONDS = 5.0
 MAX_SECONDS = 300.0
 REFUSALS = 24
-"""Tries after which a refusal is final: about an hour and a half, in which a person may mend what is wrong."""
+"""After so many a refusal is final: about an hour and a half, in which a person may mend what is wrong."""
+LONGEST_RETRY_AFTER_SECONDS = 3600.0
+"""A server that asks for more is asked again then."""
 LANES_A_TARGET = 4
 """Items that talk to the same target of one Repository at the same time."""
 PATIENCE_SECONDS = 120.0
@@ -84,9 +86,8 @@ class Outbox:
         self._unwanted: dict[Key, set[str]] = {}
         """Effects that a live read no longer found Intended, until the item's next step is known."""
         self._lanes: dict[Lane, asyncio.Task[None]] = {}
-        self._room: dict[tuple[str, str, str], asyncio.Semaphore] = collections.defaultdict(
-            lambda: asyncio.Semaphore(LANES_A_TARGET)
-        )
+        # Of those that somebody is in, or waits for.
+        self._room: weakref.WeakValueDictionary[tuple[str, str, str], asyncio.Semaphore] = weakref.WeakValueDictionary()
 
     @property
     def waiting(self) -> int:
@@ -178,7 +179,8 @@ class Outbox:
         """Whether the lane goes on to its next effect."""
         key, target = lane
         before = self._items[key]
-        room = self._room[before.metadata.namespace, before.spec.repository, target]
+        place = (before.metadata.namespace, before.spec.repository, target)
+        room = self._room.setdefault(place, asyncio.Semaphore(LANES_A_TARGET))
         async with room:
             try:
                 async with asyncio.timeout(PATIENCE_SECONDS):
@@ -231,14 +233,22 @@ class Outbox:
     def _failed(self, effect: Effect, error: errors.WorkItemsError) -> EffectOutcome:
         attempts = effect.attempts + 1
         reason = error.reason if isinstance(error, errors.Permanent) else None
-        if reason is not None and attempts >= REFUSALS:
-            return EffectOutcome(effect.id, "Failed", attempts, reason=reason, error=str(error))
+        refusals = effect.refusals + isinstance(error, errors.Permanent | errors.Undecided)
+        if reason is not None and refusals >= REFUSALS:
+            return EffectOutcome(effect.id, "Failed", attempts, reason=reason, error=str(error), refusals=refusals)
         full = min(BASE_SECONDS * 2 ** min(attempts - 1, 16), MAX_SECONDS)
         delay = full * (0.5 + 0.5 * random.random())  # noqa: S311 - spreads load, guards nothing
         if isinstance(error, errors.Transient) and error.delay_seconds is not None:
-            delay = max(delay, error.delay_seconds)
-        again = self._clock() + timedelta(seconds=delay)
-        return EffectOutcome(effect.id, "Intended", attempts, next_attempt_at=again, reason=reason, error=str(error))
+            delay = max(delay, min(error.delay_seconds, LONGEST_RETRY_AFTER_SECONDS))
+        return EffectOutcome(
+            effect.id,
+            "Intended",
+            attempts,
+            next_attempt_at=self._clock() + timedelta(seconds=delay),
+            reason=reason,
+            error=str(error),
+            refusals=refusals,
+        )
 
 
 def _unknown(effect: Effect, why: str) -> EffectOutcome:

@@ -34,6 +34,10 @@ EXCHANGE = "/workitem/exchange"
 CREDENTIALS = "/workitem/credentials"
 CA_FILE = "/workitem/ca/ca.crt"
 VOLUME = "/workspace"
+
+PUSH_SECONDS = 5400
+"""How long a runner waits, with an agent's work in its hands, for a git server that does not answer: nothing else in
+the cluster has that work, and what it cost is more than a waiting pod."""
 # What the runner leaves in EXCHANGE for the agent's entry (read-only there).
 GO_FILE = "go"
 STOP_FILE = "stop"

@@ -22,6 +22,8 @@ log = structlog.stdlib.get_logger(__name__)
 
 BASE_SECONDS = 10.0
 MAX_SECONDS = 300.0
+LONGEST_RETRY_AFTER_SECONDS = 3600.0
+"""A forge that asks for more is asked again then."""
 PATIENCE_SECONDS = 60.0
 """For all requests of one question together."""
 AT_ONCE = 16
@@ -108,6 +110,6 @@ class Readings:
     def _error(self, key: str, question: Question, error: str, *, reason: str = "", at_least: float = 0.0) -> Reading:
         failures = self._failures[key] = self._failures.get(key, 0) + 1
         full = min(BASE_SECONDS * 2 ** min(failures - 1, 16), MAX_SECONDS)
-        delay = max(full * (0.5 + 0.5 * random.random()), at_least)  # noqa: S311 - spreads load, guards nothing
+        delay = max(full * (0.5 + 0.5 * random.random()), min(at_least, LONGEST_RETRY_AFTER_SECONDS))  # noqa: S311 - spreads load, guards nothing
         log.warning("forge", item=key, error=error, reason=reason, seconds=round(delay, 1))
         return Reading(question=question, error=error, reason=reason, again_seconds=delay)

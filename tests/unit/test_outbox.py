@@ -52,7 +52,7 @@ class Outside:
 
     def start(self) -> None:
         """A new process."""
-        carriers = dict.fromkeys(("PullRequest", "TrackerState", effects.NOTIFY), self.carry_out)
+        carriers = dict.fromkeys(("Merge", "TrackerState", effects.NOTIFY), self.carry_out)
         self.outbox = Outbox(self.read, carriers, self.wake, lambda: self.now)
 
     async def read(self, _key: str) -> WorkItem | None:
@@ -98,7 +98,7 @@ class Outside:
         return {effect.id: effect.state for effect in self.item.status.effects}
 
 
-def effect(name: str, target: str = "forge", kind: str = "PullRequest") -> Effect:
+def effect(name: str, target: str = "forge", kind: str = "Merge") -> Effect:
     return Effect(id=name, kind=kind, target=target)
 
 
@@ -303,3 +303,37 @@ def test_the_newest_state_of_the_tracker_displaces_one_that_waits() -> None:
     kept = effects.intended(kept, effect("comment-1", "tracker", "TrackerComment"))
     kept = effects.intended(kept, effect("state-2", "tracker", "TrackerState"))
     assert [e.id for e in kept] == ["comment-1", "state-2"]
+
+
+async def test_failures_without_an_answer_do_not_make_a_refusal_final(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(random, "random", lambda: 1.0)
+    outside = Outside()
+    away = [errors.Transient("away") for _ in range(outbox.REFUSALS + 10)]
+    outside.fails["a"] = [*away, errors.Permanent("Unauthorized", "the token is not loaded yet")]
+    outside.write(effect("a"))
+    while not outside.carried:
+        found = (await outside.outcomes())["a"]
+        assert found.state != "Failed"
+        outside.write()
+        outside.now = found.next_attempt_at or outside.now
+        outside.write()
+        await settle()
+    assert outside.fails["a"] == []
+
+
+async def test_a_server_that_wants_to_be_left_alone_for_days_is_asked_again_after_an_hour() -> None:
+    outside = Outside()
+    outside.fails["a"] = [errors.Transient("busy", delay_seconds=5_000_000)]
+    outside.write(effect("a"))
+    found = (await outside.outcomes())["a"]
+    assert found.next_attempt_at == outside.now + timedelta(hours=1)
+
+
+async def test_nothing_is_kept_of_targets_that_nobody_talks_to() -> None:
+    outside = Outside()
+    for number in range(20):
+        outside.write(effect(f"a{number}", f"notify-{number}"))
+    await outside.outcomes(20)
+    outside.write()
+    await settle()
+    assert len(outside.outbox._room) == 0

@@ -115,3 +115,18 @@ async def test_a_bug_leaves_nobody_waiting_for_ever(monkeypatch: pytest.MonkeyPa
     reading = desk.readings.take(KEY)
     assert reading is not None
     assert reading.reason == "OperatorBug"
+
+
+async def test_a_forge_that_wants_to_be_left_alone_for_days_is_asked_again_after_an_hour(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    desk = Desk(monkeypatch)
+
+    async def busy(_commit: str) -> Any:
+        raise errors.Transient("busy", delay_seconds=5_000_000)
+
+    monkeypatch.setattr(desk.forge, "checks", busy)
+    await desk.ask()
+    reading = desk.readings.take(KEY)
+    assert reading is not None
+    assert reading.again_seconds == 3600

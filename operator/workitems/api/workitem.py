@@ -33,7 +33,9 @@ DECISIONS_KEPT = 50
 EFFECTS_KEPT = 50
 """How many of those that are over are remembered, at most."""
 EFFECTS_WAITING = 150
-"""How many may wait for their delivery; what a channel that is away for days leaves undone beyond that is not said."""
+"""How many may wait for tracker and chats; what a channel that is away for days leaves undone beyond it is not said."""
+EFFECTS_IN_ORDER = 50
+"""Room for what the item itself waits for, at the forge and in the cluster: a handful, and never left out."""
 MESSAGE_LIMIT = 1024
 
 Message = Annotated[str, Field(max_length=4096)]
@@ -248,6 +250,8 @@ class PullRequestStatus(Model):
     """open, merged or closed."""
     head: Commit | None = None
     """The commit that the forge last had for it."""
+    base: Annotated[str, Field(max_length=255)] | None = None
+    """The branch that it is, or was, to be merged into."""
     merge_commit: Commit | None = None
     described: Annotated[str | None, Field(max_length=63)] = None
     """Digest of what its text says about the gates."""
@@ -282,6 +286,8 @@ class Effect(Model):
     ref: Annotated[str | None, Field(max_length=2048)] = None
     """What it made, as the other side names it."""
     attempts: int = 0
+    refusals: int = 0
+    """How many of the attempts were answered: refused, or put off by a forge that does not know yet."""
     next_attempt_at: Time | None = None
     reason: Annotated[str | None, Field(max_length=253)] = None
     """Why it is not done, in one word; none: it has not been refused, only not been answered."""
@@ -356,11 +362,13 @@ class WorkItemStatus(Model):
     gates: Annotated[tuple[GateStatus, ...], Field(max_length=320, json_schema_extra=keyed("stage", "name"))] = ()
     rework: Annotated[tuple[Rework, ...], Field(max_length=320)] = ()
     infra_retries: int = 0
+    remote_away_since: Time | None = None
+    """Since when the git server has not answered those who wanted to begin; not counted in infraRetries."""
     pull_request: PullRequestStatus | None = None
     decisions: Annotated[
         tuple[DecisionRecord, ...], Field(max_length=DECISIONS_KEPT, json_schema_extra=keyed("name", "uid"))
     ] = ()
-    effects: Annotated[tuple[Effect, ...], Field(max_length=EFFECTS_KEPT + EFFECTS_WAITING)] = ()
+    effects: Annotated[tuple[Effect, ...], Field(max_length=EFFECTS_KEPT + EFFECTS_WAITING + EFFECTS_IN_ORDER)] = ()
     """The outbox: written with the transition, carried out afterwards, looked up before it is repeated."""
     told: int = 0
     """How many steps have been told to the tracker and the notifiers; part of their effects' ids."""

@@ -37,13 +37,17 @@ def _walk(draft: Draft) -> bool:
         if stage.name not in draft.status.completed:
             return begin.begin(draft, stage)
         if stage.pull_request is not None and pull_requests.ensure(draft, stage):
-            draft.set(stage=stage.name)
+            if draft.status.hold is None or not draft.status.hold.stands:
+                draft.set(stage=stage.name)
             return True
         settled = _settle_gates(draft, stage)
         if settled is None and stage.merge is not None:
             settled = merging.settle(draft, stage, stage.merge)
         if settled is not None:
             return settled
+    unmerged = merging.settle_unmerged(draft)
+    if unmerged is not None:
+        return unmerged
     draft.finish(Phase.DONE, DONE)
     return False
 

@@ -10,7 +10,7 @@ from datetime import timedelta
 from decimal import Decimal
 
 from workitems.api import CurrentRun, GateResult, Phase, RunResult, Stage, WorkItemStatus, duration
-from workitems.core import launch, manifests, outcomes
+from workitems.core import launch, manifests, outcomes, runs
 from workitems.core.conditions import FINISHED, WAITS_FOR_PEOPLE
 from workitems.core.draft import Draft
 from workitems.core.facts import Problem
@@ -106,9 +106,16 @@ def may_try(draft: Draft) -> bool:
     """Whether the wait after an infrastructure failure is over; else the draft says so."""
     status = draft.status
     if status.next_attempt_at is not None and status.next_attempt_at > draft.now:
-        last = status.runs[-1].message if status.runs else ""
-        message = f"trying again at {status.next_attempt_at:%H:%M:%S} UTC after an infrastructure failure"
-        draft.wait(Phase.IN_PROGRESS, "Backoff", f"{message}: {last}" if last else message)
+        last, away = status.runs[-1] if status.runs else None, status.remote_away_since
+        again = f"trying again at {status.next_attempt_at:%H:%M:%S} UTC"
+        if away is None:
+            reason, message = "Backoff", f"{again} after an infrastructure failure"
+        else:
+            reason = runs.REMOTE_AWAY
+            message = f"the git server has not answered since {away:%Y-%m-%d %H:%M:%S} UTC, {again}"
+        if last is not None and last.message and (away is None or last.reason == reason):
+            message = f"{message}: {last.message}"
+        draft.wait(Phase.IN_PROGRESS, reason, message)
         draft.again_in(status.next_attempt_at - draft.now)
         return False
     return True
@@ -159,9 +166,9 @@ def _attempt(status: WorkItemStatus, stage: str) -> int:
 def limit_reached(draft: Draft) -> tuple[str, str] | None:
     """The reason and message of the limit that forbids another run, if one does."""
     own, shared, status = draft.facts.item.spec.limits, draft.spec.limits, draft.status
-    runs = own.max_runs or shared.max_runs
-    if status.usage.runs >= runs:
-        return _limit(draft, "MaxRunsReached", f"{status.usage.runs} of at most {runs} runs are used", "maxRuns")
+    most = own.max_runs or shared.max_runs
+    if status.usage.runs >= most:
+        return _limit(draft, "MaxRunsReached", f"{status.usage.runs} of at most {most} runs are used", "maxRuns")
     cost = launch.cost_limit(draft.facts)
     if cost is not None and Decimal(status.usage.cost_usd) >= cost:
         used = f"{status.usage.cost_usd} of at most {cost} USD are used"

@@ -1,11 +1,13 @@
 """`ci` gates: the forge's checks of the very commit that the branch ends with.
 
 The step asks, the loop reads, the next step judges: a decision never waits for a forge. One that is away makes the
-gate an Error, tried again for as long as it takes; only checks that were read can fail a gate.
+gate an Error, tried again for as long as it takes; only checks that were read can fail a gate. Its clock runs while a
+CI may be at work: not while the forge is away, nor before the pull request, which many wait for, is open.
 """
 
 from __future__ import annotations
 
+import hashlib
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -18,6 +20,8 @@ from workitems.core.forge import Check, Checks
 ABSENT_AFTER = timedelta(minutes=2)
 """Without any check after that time, nobody reports any."""
 NO_CHECKS = "NoChecks"
+OPENING = "PullRequestOpening"
+"""Reason of a gate whose clock has not started."""
 
 Verdict = tuple[GateResult, str, str]
 """Result, reason, message."""
@@ -79,13 +83,9 @@ def settle(draft: Draft, pending: list[tuple[Gate, GateStatus]]) -> bool:
     """Look at the ci gates of a stage that are not final. True: the status has changed, walk again."""
     if not pending:
         return False
-    if not draft.has_forge:
+    if (unasked := _unasked(draft)) is not None:
         for _, status in pending:
-            _change(draft, status, gates.NO_FORGE)
-        return True
-    if (nothing := pull_requests.nothing_to_merge(draft)) is not None:
-        for _, status in pending:
-            _change(draft, status, (GateResult.FAILED, pull_requests.NO_COMMITS, nothing))
+            _change(draft, status, unasked)
         return True
     reading = draft.facts.reading
     if reading is None or reading.question != pull_requests.question(draft):
@@ -97,12 +97,32 @@ def settle(draft: Draft, pending: list[tuple[Gate, GateStatus]]) -> bool:
             _change(draft, status, (GateResult.ERROR, reading.reason or "ForgeUnreachable", _cut(reading.error)))
         draft.again_in(timedelta(seconds=reading.again_seconds))
         return False
+    found = reading.pull_request
+    if found is not None and pull_requests.noticed(draft, found):
+        return True
+    opening = pull_requests.opening(draft) is not None
+    if opening and found is not None:
+        # It is closed, as far as is known: whether there is another one comes first.
+        draft.again_in(pull_requests.POLL)
+        return False
     changed = False
     for gate, status in pending:
-        verdict = judge(_ci(gate), reading.checks, status.since, draft.now)
-        changed = _change(draft, status, verdict) or changed
+        starts = opening or status.result is GateResult.ERROR or status.reason == OPENING
+        since = draft.now if starts else status.since
+        verdict = judge(_ci(gate), reading.checks, since, draft.now)
+        if opening and verdict[0] is GateResult.PENDING:
+            verdict = (GateResult.PENDING, OPENING, f"{verdict[2]}; the pull request is not open yet")
+        changed = _change(draft, status, verdict, since) or changed
     draft.again_in(pull_requests.POLL)
     return changed
+
+
+def _unasked(draft: Draft) -> Verdict | None:
+    """What a gate says without any question to a forge."""
+    if not draft.has_forge:
+        return gates.NO_FORGE
+    nothing = pull_requests.nothing_to_merge(draft)
+    return None if nothing is None else (GateResult.FAILED, pull_requests.NO_COMMITS, nothing)
 
 
 def wait(draft: Draft, gate: Gate, status: GateStatus) -> None:
@@ -117,7 +137,22 @@ def wait(draft: Draft, gate: Gate, status: GateStatus) -> None:
         phase = Phase.IN_PROGRESS if current.reason == "ForgeUnreachable" else Phase.BLOCKED
         draft.wait(phase, current.reason, f"{about}: {current.message}; asked again until it answers")
         return
+    opening = pull_requests.opening(draft)
+    if opening is not None and (opening.last_error is not None or draft.status.pull_request is not None):
+        pull_requests.wait_for_effect(draft, OPENING, opening)
+        return
     draft.wait(Phase.IN_PROGRESS, "WaitingForChecks", f"{about}: {current.message}")
+
+
+def counted(draft: Draft) -> bool:
+    """Whether a gate of the Pipeline asks for checks."""
+    return any(gate.ci is not None for stage in draft.spec.stages for gate in stage.gates)
+
+
+def digest(checks: Checks) -> str:
+    """Of what the checks of a commit say, without the words: a merge is for what was judged and nothing newer."""
+    lines = sorted(f"{check.context}\0{check.state}\n" for check in checks.contexts)
+    return hashlib.sha256("".join(lines).encode()).hexdigest()[:40]
 
 
 def read_again(draft: Draft, checks: Checks) -> bool:
@@ -136,16 +171,17 @@ def read_again(draft: Draft, checks: Checks) -> bool:
     return changed
 
 
-def _change(draft: Draft, status: GateStatus, verdict: Verdict) -> bool:
-    """Record what a gate says now; True: it is final now. `since` stays: the timeout counts from the commit."""
+def _change(draft: Draft, status: GateStatus, verdict: Verdict, since: datetime | None = None) -> bool:
+    """Record what a gate says now; True: it is final now. `since` is when its clock started, where that is new."""
     result, reason, message = verdict
     if (status.result, status.reason, status.message) == verdict:
         return False
     update: dict[str, Any] = {"result": result, "reason": reason, "message": message, "checked_at": draft.now}
+    update["since"] = since or status.since
     if result in gates.FINAL and status.result not in gates.FINAL:
         update["since"] = draft.now
         draft.note(f"gate {status.name} {result}")
-    draft.record_gate(status.model_copy(update=update))
+    draft.set(gates=gates.replaced(draft.status.gates, status.model_copy(update=update)))
     return result in gates.FINAL
 
 

@@ -134,7 +134,7 @@ def _result(status: WorkItemStatus) -> str:
     merged = status.pull_request
     if merged is not None and merged.state == "merged":
         into = f" as {merged.merge_commit[:12]}" if merged.merge_commit else ""
-        return f"pull request {merged.number} is merged into {status.base_branch}{into} ({merged.url})"
+        return f"pull request {merged.number} is merged into {merged.base or status.base_branch}{into} ({merged.url})"
     ready = f"branch {status.branch} is ready at {(status.head or '')[:12]}"
     return f"{ready} in pull request {merged.number} ({merged.url})" if merged is not None else ready
 

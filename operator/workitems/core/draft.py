@@ -111,6 +111,7 @@ class Draft:
     def infrastructure_failed(self, what: str) -> str | None:
         """Count one more failure in a row and wait a while; past the limit, the sentence that says so."""
         tries = self.status.infra_retries + 1
+        self.set(remote_away_since=None)
         if tries > self.spec.limits.max_infra_retries:
             self.set(next_attempt_at=None)
             return f"{what} {tries} times in a row, the last time"
@@ -119,6 +120,19 @@ class Draft:
         delay = min(defaults.infra_backoff * 2 ** min(tries - 1, 16), defaults.infra_backoff_limit)
         self.set(infra_retries=tries, next_attempt_at=self.now + delay)
         return None
+
+    def remote_is_away(self) -> None:
+        """The git server did not answer, and nothing was begun: wait as long again as it has been away.
+
+        Only the server can mend it, and a try costs no agent: there is no number of tries after which to give up.
+        """
+        since, defaults = self.status.remote_away_since or self.now, self.facts.defaults
+        delay = min(max(self.now - since, defaults.infra_backoff), defaults.infra_backoff_limit)
+        self.set(remote_away_since=since, next_attempt_at=self.now + delay)
+
+    def infrastructure_works(self) -> None:
+        """Whatever failed before this, it does no longer."""
+        self.set(infra_retries=0, remote_away_since=None, next_attempt_at=None)
 
     def record_gate(self, gate: GateStatus) -> None:
         """Put one gate's status in its place."""
@@ -175,7 +189,8 @@ class Draft:
 
     def reset_counters(self) -> None:
         """A person has looked: bounded loops start again."""
-        self.set(rework=(), infra_retries=0, next_attempt_at=None)
+        self.set(rework=())
+        self.infrastructure_works()
 
     def rerun(self, rerun: Rerun) -> None:
         """What the next run's prompt must say about what happened before; the newest words, where they are too many."""

@@ -44,9 +44,19 @@ def intended(effects: tuple[Effect, ...], new: Effect) -> tuple[Effect, ...]:
     if old is not None and (old.state == "Intended" or not new.target):
         return effects
     kept = tuple(effect for effect in effects if effect.id != new.id and not _outdated_by(new, effect))
-    if new.target and sum(effect.state == "Intended" for effect in kept) >= EFFECTS_WAITING:
+    if _is_news(new) and _news(kept) >= EFFECTS_WAITING:
         return kept
     return _bounded((*kept, new))
+
+
+def _is_news(effect: Effect) -> bool:
+    """Whether it tells somebody something; the item does not wait for that, as it waits for its forge."""
+    return effect.target not in ("", FORGE)
+
+
+def _news(effects: Iterable[Effect]) -> int:
+    """How many of those wait."""
+    return sum(_is_news(effect) and effect.state == "Intended" for effect in effects)
 
 
 def _outdated_by(new: Effect, effect: Effect) -> bool:
@@ -54,7 +64,7 @@ def _outdated_by(new: Effect, effect: Effect) -> bool:
     return same and effect.state == "Intended" and new.kind in NEWEST_WINS
 
 
-NEWEST_WINS = ("TrackerState", "PullRequestText")
+NEWEST_WINS = ("TrackerState", "PullRequest", "PullRequestText")
 """Kinds of which only the newest matters: each says all of it."""
 
 
@@ -77,6 +87,7 @@ def folded(effects: tuple[Effect, ...], outcome: EffectOutcome) -> tuple[Effect,
     update = {
         "state": outcome.state,
         "attempts": outcome.attempts,
+        "refusals": outcome.refusals,
         "ref": outcome.ref or effect.ref,
         "next_attempt_at": outcome.next_attempt_at,
         "reason": outcome.reason[:253] if outcome.reason else None,
@@ -132,6 +143,6 @@ def _late(effects: tuple[Effect, ...]) -> tuple[str, str]:
             reasons.append(own[-1].reason or own[-1].state)
     if not sentences:
         return "Delivered", "what is outside the cluster is as it should be"
-    if sum(effect.state == "Intended" for effect in effects) >= EFFECTS_WAITING:
+    if _news(effects) >= EFFECTS_WAITING:
         sentences.append(f"{EFFECTS_WAITING} wait: newer ones are left out")
     return reasons[0], "; ".join(sentences)[:8192]

@@ -138,6 +138,8 @@ class EffectOutcome:
     error: str | None = None
     values: dict[str, str] = field(default_factory=dict)
     """What else is to be known of it, by the effect's kind."""
+    refusals: int = 0
+    """How many of the attempts were answered."""
 
 
 @dataclass(frozen=True)

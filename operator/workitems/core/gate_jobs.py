@@ -43,7 +43,7 @@ def settle(draft: Draft, stage: Stage, gate: Gate, status: GateStatus) -> bool:
             return _lost(draft, status, state.reason, state.message)
         case runs.GateEnded():
             result = GateResult.PASSED if state.passed else GateResult.FAILED
-            draft.set(infra_retries=0)
+            draft.infrastructure_works()
             _change(
                 draft,
                 status,
@@ -114,6 +114,9 @@ def _create(draft: Draft, stage: Stage, gate: Gate, status: GateStatus) -> None:
 def _lost(draft: Draft, status: GateStatus, reason: str, message: str) -> bool:
     _change(draft, status, result=GateResult.ERROR, reason=reason, message=message, job=None, job_uid=None)
     draft.note(f"gate {status.name} Error")
+    if reason == runs.REMOTE_AWAY:
+        draft.remote_is_away()
+        return True
     exhausted = draft.infrastructure_failed(f"gate {status.name} could not be judged")
     if exhausted is not None:
         message = f"{exhausted}: {message}"

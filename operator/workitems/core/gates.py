@@ -64,8 +64,12 @@ def record(statuses: tuple[GateStatus, ...], new: GateStatus) -> tuple[GateStatu
     if old.result is new.result and old.covers == new.covers:
         new = new.model_copy(update={"since": old.since})
     # Tries only grow: they are part of the name of a command gate's Job.
-    new = new.model_copy(update={"tries": max(new.tries, old.tries)})
-    return tuple(new if gate is old else gate for gate in statuses)
+    return replaced(statuses, new.model_copy(update={"tries": max(new.tries, old.tries)}))
+
+
+def replaced(statuses: tuple[GateStatus, ...], new: GateStatus) -> tuple[GateStatus, ...]:
+    """The statuses with the one of the same gate replaced, `since` as it is given."""
+    return tuple(new if (gate.stage, gate.name) == (new.stage, new.name) else gate for gate in statuses)
 
 
 def void(gate: GateStatus, now: datetime, why: str) -> GateStatus:

@@ -121,7 +121,7 @@ def _end(before: WorkItemStatus, after: WorkItemStatus) -> Happening | None:
         return Happening("Aborted", found, notify="Done", comment=True)
     if merged is None or merged.state != "merged":
         return Happening("Done", found, notify="Done", comment=True)
-    found |= {"number": str(merged.number), "url": merged.url, "base": after.base_branch or ""}
+    found |= {"number": str(merged.number), "url": merged.url, "base": merged.base or after.base_branch or ""}
     return Happening("Merged", {**found, "commit": merged.merge_commit or ""}, notify="Done", comment=True)
 
 

@@ -34,7 +34,7 @@ from workitems.core.prompts import prompt
 DEFAULT_TIMEOUT = "30m"
 DEFAULT_TTL = 604_800
 DEFAULT_COMMIT_PATHS = ("docs/",)
-# What checkout and publish may take beside the agent's own time: a slow clone, a server that is away for a while.
+# What checkout and publish may take beside the agent's own time: a slow clone, a large commit.
 HEADROOM_SECONDS = 1200
 TASK_LIMIT = 240 * 1024
 """Kubernetes allows 256 KiB of annotations; others (network plugins, admission) write some too."""
@@ -195,7 +195,7 @@ def run_job(facts: Facts, status: WorkItemStatus, run: CurrentRun) -> dict[str, 
         )
     agent = stages.agent_of(_spec(facts), run.agent)
     pod = pods.run_pod(facts, _repository(facts), agent, task, launch.of(facts, status, run, agent))
-    return _job(facts, run.job, labels, pod, task.agent_timeout_seconds + HEADROOM_SECONDS)
+    return _job(facts, run.job, labels, pod, task.agent_timeout_seconds + protocol.PUSH_SECONDS + HEADROOM_SECONDS)
 
 
 def _stage_agent(facts: Facts, stage: str) -> Agent:

@@ -27,10 +27,10 @@ MOST_MOVES = 5
 
 def settle(draft: Draft, stage: Stage, merge: Merge) -> bool | None:
     """Merge the head, for which every gate holds. None: it is merged, or need not be; True: walk again; False: wait."""
-    content, known = draft.status.content, draft.status.pull_request
+    content = draft.status.content
     if content is None:
         raise AssertionError("a complete stage has a content")
-    if known is not None and known.state == "merged" and known.head == content.commit:
+    if pull_requests.merged(draft):
         return None
     if not draft.has_forge:
         return None
@@ -41,9 +41,8 @@ def settle(draft: Draft, stage: Stage, merge: Merge) -> bool | None:
     if pull_requests.ensure(draft, stage):
         return True
     short = content.commit[:12]
-    opening = effects.find(draft.status.effects, f"pr-{short}")
-    if opening is not None and opening.state == "Intended":
-        pull_requests.wait_for_effect(draft, "PullRequestOpening", opening)
+    if (opening := pull_requests.opening(draft)) is not None:
+        pull_requests.wait_for_effect(draft, checks.OPENING, opening)
         return False
     if draft.facts.item.spec.suspend:
         draft.wait(Phase.SUSPENDED, "Suspended", "spec.suspend is true: nothing is merged; set it to false to go on")
@@ -70,12 +69,15 @@ def _merge(draft: Draft, merge: Merge, before: Effect | None) -> bool:
     reading, commit = draft.facts.reading, pull_requests.question(draft).commit
     if found is None or reading is None:
         return False
-    pull_requests.learn(draft, pull_requests.values_of(found))
-    if found.state == "merged":
-        # By a person: of this very commit, and the item is done, or of another one, and it is held for that.
+    if pull_requests.noticed(draft, found):
+        # Merged by a person: of this very commit, and the item is done; of another one, or closed: asked about that.
         return True
-    if found.state == "closed":
-        return _hold(draft, pull_requests.CLOSED, pull_requests.closed_message(found.number, found.url))
+    if found.base != draft.status.base_branch:
+        message = (
+            f"pull request {found.number} ({found.url}) is into {found.base} by now, and the item's base is "
+            f"{draft.status.base_branch}: set that in the forge again"
+        )
+        return _hold(draft, "MergeRefused", message)
     if found.head != commit:
         _await_head(draft, found.head, commit)
         return False
@@ -92,6 +94,7 @@ def _merge(draft: Draft, merge: Merge, before: Effect | None) -> bool:
         "base": draft.status.base_branch or "",
         "method": merge.method,
         "deleteBranch": "true" if merge.delete_branch else "false",
+        "checks": checks.digest(reading.checks) if checks.counted(draft) else "",
     }
     effect_id = f"merge-{commit[:12]}"
     # What its text says about the gates is to be right when it is merged.
@@ -106,6 +109,30 @@ def _merge(draft: Draft, merge: Merge, before: Effect | None) -> bool:
     draft.note(f"merge pull request {found.number} at {commit[:12]}")
     draft.wait(Phase.IN_PROGRESS, "Merging", f"merges pull request {found.number} ({found.url})")
     return False
+
+
+def settle_unmerged(draft: Draft) -> bool | None:
+    """Where the Pipeline leaves the merge to others: the item is done while its pull request is there to be merged.
+
+    None: it is, or none was asked for; True: walk again; False: wait.
+    """
+    asked = any(stage.pull_request is not None for stage in draft.spec.stages)
+    if not asked or not draft.has_forge or pull_requests.merged(draft):
+        return None
+    opening = pull_requests.opening(draft)
+    if opening is None and draft.status.pull_request is None:
+        return None
+    draft.set(stage=draft.spec.stages[-1].name)
+    if draft.facts.problem is not None:
+        wait_for(draft, draft.facts.problem)
+        return False
+    if opening is not None:
+        pull_requests.wait_for_effect(draft, checks.OPENING, opening)
+        return False
+    found = _ask(draft, "AskingForge", "asks the forge whether the pull request is still open")
+    if found is None:
+        return False
+    return True if pull_requests.noticed(draft, found) else None
 
 
 def _ask(draft: Draft, reason: str, doing: str) -> PullRequest | None:

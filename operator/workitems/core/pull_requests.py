@@ -26,6 +26,8 @@ TITLE_CHARACTERS = 255
 DESCRIPTION_CHARACTERS = 20_000
 POLL = timedelta(seconds=20)
 """How often the forge is asked about what an item waits for there, should its webhooks be lost."""
+LAG = timedelta(minutes=2)
+"""How long a forge may name a commit of the item's own that is not its last one, before git is asked."""
 LOOK_AT_MOST_EVERY = timedelta(seconds=60)
 """A forge that names a head which git does not have is no reason for one Job after the other."""
 
@@ -35,7 +37,7 @@ def ensure(draft: Draft, stage: Stage) -> bool:
     content, known = draft.status.content, draft.status.pull_request
     if content is None or not draft.has_forge:
         return False
-    if known is not None and (known.state == "open" or (known.state == "merged" and known.head == content.commit)):
+    if known is not None and (known.state == "open" or merged(draft)):
         return False
     effect_id = f"pr-{content.commit[:12]}"
     effect = effects.find(draft.status.effects, effect_id)
@@ -69,6 +71,31 @@ def ensure(draft: Draft, stage: Stage) -> bool:
     return True
 
 
+def merged(draft: Draft) -> bool:
+    """Whether the head is merged into the item's base: by the operator, or by a person."""
+    content, known = draft.status.content, draft.status.pull_request
+    if content is None or known is None:
+        return False
+    # One that an earlier version of the operator wrote down names no base.
+    into = known.base in (None, draft.status.base_branch)
+    return known.state == "merged" and known.head == content.commit and into
+
+
+def opening(draft: Draft) -> Effect | None:
+    """The effect that is to open the head's pull request, while it is under way."""
+    content = draft.status.content
+    effect = effects.find(draft.status.effects, f"pr-{content.commit[:12]}") if content is not None else None
+    return effect if effect is not None and effect.state == "Intended" else None
+
+
+def noticed(draft: Draft, found: PullRequest) -> bool:
+    """Take what the forge says about the pull request. True: a person closed, reopened or merged it, walk again."""
+    before = draft.status.pull_request
+    learn(draft, values_of(found))
+    now = draft.status.pull_request
+    return before is not None and now is not None and now.state != before.state
+
+
 def nothing_to_merge(draft: Draft) -> str | None:
     """Why there is no pull request of the head and will be none; None: there is, or may be."""
     content = draft.status.content
@@ -92,14 +119,18 @@ def learn(draft: Draft, values: dict[str, str]) -> None:
     """Take what an effect brought back about the pull request."""
     if "number" not in values:
         return
-    old = draft.status.pull_request
+    old, number = draft.status.pull_request, int(values["number"])
+    if old is not None and (old.number, old.state) == (number, "merged") and values["state"] != "merged":
+        # What is merged stays merged: this was read before.
+        return
     found = PullRequestStatus(
-        number=int(values["number"]),
+        number=number,
         url=values["url"],
         state=values["state"],
         head=values["head"],
+        base=values["base"],
         merge_commit=values.get("mergeCommit") or None,
-        described=values.get("described") or (old.described if old is not None else None),
+        described=values.get("described") or (old.described if old is not None and old.number == number else None),
     )
     if found != old:
         draft.set(pull_request=found)
@@ -110,7 +141,7 @@ def values_of(found: PullRequest) -> dict[str, str]:
     """A pull request as the values of an effect's outcome."""
     merge_commit = {"mergeCommit": found.merge_commit} if found.merge_commit else {}
     number = {"number": str(found.number), "url": found.url}
-    return {**number, "state": found.state, "head": found.head, **merge_commit}
+    return {**number, "state": found.state, "head": found.head, "base": found.base[:255], **merge_commit}
 
 
 def question(draft: Draft) -> Question:
@@ -131,7 +162,7 @@ def describe(draft: Draft) -> None:
     digest = digest_of(draft.status, words)
     if known.described == digest:
         return
-    params = {"title": words, "described": digest, "number": str(known.number)}
+    params = {"title": words, "number": str(known.number)}
     draft.intend(f"pr-text-{digest[:12]}", DESCRIBE, target=effects.FORGE, params=params)
     draft.set(pull_request=known.model_copy(update={"described": digest}))
 
@@ -158,8 +189,10 @@ def look_if_moved(draft: Draft, head: str) -> bool:
     if content is None or head == content.commit or not begin.may_look(draft):
         return False
     if head in {run.commit for run in draft.status.runs}:
-        # One of the item's own: the forge has not heard of a later one yet.
-        return False
+        # The forge has not heard of a later one of the item's own yet. After a while, a person has put the branch back.
+        known_since = draft.status.runs[-1].finished_at
+        if draft.now - max(known_since, looked or known_since) < LAG:
+            return False
     if looked is not None and draft.now - looked < LOOK_AT_MOST_EVERY:
         return False
     draft.note(f"the branch's head is {head[:12]}")

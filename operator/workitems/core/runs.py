@@ -21,7 +21,11 @@ from workitems.protocol import AGENT_CONTAINER, REPORT_LIMIT, RUNNER_CONTAINER, 
 HEAD_MOVED = "HeadMoved"
 """The runner's word for a branch that somebody else pushed to."""
 
+REMOTE_AWAY = "RemoteUnreachable"
+"""The runner's word for a git server that does not answer."""
+
 POD_DELETED = "PodDeleted"
+COMMAND_LOST = "CommandLost"
 
 # The kubelet's words for a container that will not start until a person changes something.
 STUCK_REASONS = frozenset(
@@ -280,8 +284,9 @@ def _gate_ended(job: JobView, pod: PodView) -> GateEnded:
         return GateEnded(judged=False, passed=False, reason=POD_DELETED, message=message)
     not_run = _not_run(gate)
     if pod.disrupted or gate.exit_code is None or not_run:
-        detail = pod.disrupted or not_run or _checkout_problem(checkout) or job.failed or "the checkout failed"
-        return GateEnded(judged=False, passed=False, reason="CommandLost", message=_cut(f"pod {pod.name}: {detail}"))
+        reason, said = _checkout_problem(checkout)
+        detail = pod.disrupted or not_run or said or job.failed or "the checkout failed"
+        return GateEnded(judged=False, passed=False, reason=reason, message=_cut(f"pod {pod.name}: {detail}"))
     tail = gate.message.strip()[-700:]
     if gate.exit_code == entry.TIMED_OUT:
         return GateEnded(judged=True, passed=False, reason="CommandTimedOut", message=_cut(f"timed out: {tail}"))
@@ -297,12 +302,15 @@ def _not_run(gate: ContainerView) -> str:
     return said if (gate.exit_code, said) == (entry.MISSING, entry.LACKS_SLEEP) else ""
 
 
-def _checkout_problem(checkout: ContainerView) -> str:
+def _checkout_problem(checkout: ContainerView) -> tuple[str, str]:
+    """Reason and message of a gate whose command never ran."""
     try:
         problem = RunReport.strictly(checkout.message).problem
     except ValidationError:
-        return " ".join(checkout.message.split())[-300:]
-    return f"{problem.reason}: {problem.message}" if problem is not None else ""
+        return COMMAND_LOST, " ".join(checkout.message.split())[-300:]
+    if problem is None:
+        return COMMAND_LOST, ""
+    return REMOTE_AWAY if problem.reason == REMOTE_AWAY else COMMAND_LOST, f"{problem.reason}: {problem.message}"
 
 
 def _cut(text: str) -> str:

@@ -143,12 +143,12 @@ def finish(draft: Draft, run: CurrentRun, ended: runs.Ended) -> None:
 
     # A person pushed: what the report says about the new head lets the gates be looked at again.
     if ended.reason == runs.HEAD_MOVED and content is not None:
-        draft.set(infra_retries=0, next_attempt_at=None)
+        draft.infrastructure_works()
         return
     if ended.infrastructure:
         _retry_later(draft, ended)
         return
-    draft.set(infra_retries=0, next_attempt_at=None)
+    draft.infrastructure_works()
     if ended.result is RunResult.SUCCEEDED and ended.report is not None and content is not None:
         draft.complete(stage.name)
         draft.set(rerun=None)
@@ -173,12 +173,16 @@ def _looked(draft: Draft, run: CurrentRun, ended: runs.Ended, content: Content |
     draft.again_in(timedelta(0))
     if content is not None:
         draft.set(content=content, head=content.commit, conditions=_fetched(draft, ended.report))
-        draft.set(looked_at=run.started_at, infra_retries=0)
+        draft.set(looked_at=run.started_at)
+        draft.infrastructure_works()
+    elif ended.reason == runs.REMOTE_AWAY:
+        draft.remote_is_away()
     elif ended.infrastructure and draft.infrastructure_failed("looking at the branch failed") is None:
         draft.note("look again later")
     else:
         # It cannot be told: the Decision is judged by what is known, and says so.
-        draft.set(looked_at=run.started_at, infra_retries=0, next_attempt_at=None)
+        draft.set(looked_at=run.started_at)
+        draft.infrastructure_works()
 
 
 def _plausible(draft: Draft, ended: runs.Ended, content: Content | None) -> runs.Ended:
@@ -244,8 +248,9 @@ def _fetched(draft: Draft, report: RunReport | None) -> tuple[Condition, ...]:
 
 
 def _retry_later(draft: Draft, ended: runs.Ended) -> None:
-    exhausted = draft.infrastructure_failed("infrastructure failed")
-    if exhausted is not None:
+    if ended.reason == runs.REMOTE_AWAY and ended.report is not None and not ended.report.agent_started:
+        draft.remote_is_away()
+    elif (exhausted := draft.infrastructure_failed("infrastructure failed")) is not None:
         message = f"{exhausted}: {ended.message}"
         draft.hold(Phase.BLOCKED, "InfraRetriesExhausted", f"{message}. Then: {outcomes.retry_command(draft)}")
         return

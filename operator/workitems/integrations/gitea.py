@@ -256,7 +256,7 @@ class Gitea:
         """The same answer for a long time: a conflict, unless the base has nothing that could conflict."""
         if patient or await self.ahead(commit, request.base) == 0:
             message = f"{self._api.place} does not say whether pull request {request.number} can be merged: {said}"
-            raise errors.Transient(message, delay_seconds=CHECK_SECONDS)
+            raise errors.Undecided(message, delay_seconds=CHECK_SECONDS)
         return _conflict(f"the branch conflicts with {request.base}")
 
     async def update_branch(self, number: int, style: Literal["merge", "rebase"]) -> None:

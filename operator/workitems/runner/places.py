@@ -55,7 +55,7 @@ class Patience:
     lock: float = 900
     """For another run's fetch into the same volume."""
     fetch_retries: float = 60
-    push_retries: float = 120
+    push_retries: float = protocol.PUSH_SECONDS
     first_delay: float = 1.0
     """Before the first repetition; doubled each time, up to 16 seconds."""
     output: float = 15

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import shlex
 import sys
+import time
 import urllib.parse
 from collections.abc import Callable
 from pathlib import Path
@@ -87,15 +88,17 @@ def _private(key: Path) -> str:
 
 
 def persist(action: Callable[[], T], seconds: float, first_delay: float, sleep: Callable[[float], bool]) -> T:
-    """Repeat an action while its problem says that waiting may help, for about so many seconds.
+    """Repeat an action while its problem says that waiting may help, for about so many seconds, the tries included.
 
     `sleep` returns True when there is no more time (the pod is being deleted). Raises the last RunProblemError.
     """
     delay, spent = first_delay, 0.0
     while True:
+        began = time.monotonic()
         try:
             return action()
         except problems.RunProblemError as error:
+            spent += time.monotonic() - began
             if not error.problem.retry or spent + delay > seconds or sleep(delay):
                 raise
             spent, delay = spent + delay, min(delay * 2, 16)

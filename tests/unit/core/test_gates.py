@@ -10,6 +10,7 @@ from workitems.agents import entry
 from workitems.api import GateResult
 from workitems.core import begin
 from workitems.core.facts import ContainerView, PodView
+from workitems.protocol import Problem
 
 TESTS: dict[str, Any] = {
     "name": "tests",
@@ -93,6 +94,23 @@ def test_a_lost_gate_job_is_an_error_tried_again_and_never_rework() -> None:
     assert world.status.rework == ()
     assert len(world.tasks) == 1
     assert world.gate("tests").tries == 2
+
+
+def test_a_gate_whose_checkout_finds_no_git_server_is_tried_until_it_does() -> None:
+    world = at_gate()
+    away = Problem(reason="RemoteUnreachable", message="https://git.example.com does not answer", retry=True)
+    for _ in range(10):
+        world.end_gate(None, problem=away)
+        plan = world.rest()
+        assert (world.at, world.reason) == (("build", "InProgress"), "RemoteUnreachable")
+        assert (world.gate("tests").result, world.gate("tests").reason) == (GateResult.ERROR, "RemoteUnreachable")
+        assert plan.requeue_seconds is not None
+        world.pass_time(seconds=plan.requeue_seconds)
+        world.rest()
+    assert world.status.infra_retries == 0
+    world.go()
+    assert world.at == ("done", "Done")
+    assert world.status.remote_away_since is None
 
 
 def test_a_gate_job_that_is_always_lost_blocks_in_the_end() -> None:

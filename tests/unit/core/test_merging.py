@@ -5,9 +5,11 @@ from typing import Any
 
 import pytest
 
+from tests.fake_forge import Pull
 from tests.unit.core.world import FORGE, End, World, one_stage, writes
 from workitems import errors
-from workitems.api import GateResult, Phase
+from workitems.api import EFFECTS_WAITING, Effect, GateResult, Phase, WorkItemStatus
+from workitems.core import effects
 from workitems.core.forge import Check, Commit
 
 CI: dict[str, Any] = {
@@ -222,7 +224,7 @@ def test_a_push_between_gate_and_merge_is_looked_at_and_judged_before_anything_i
     world = built(shop(), until="deploy")
     world.end_run()
     merged: list[str] = []
-    world.forge.guard = merged.append
+    world.forge.guard = lambda commit, _base: merged.append(commit)
     # The person's push falls between the forge's last answer and the merge.
     answer = world.forge.checks
 
@@ -526,3 +528,329 @@ def test_a_pipeline_that_does_not_merge_ends_with_its_pull_request_open() -> Non
     assert world.forge.pulls[7].state == "open"
     assert "in pull request 7 (https://git.example.com/shop/web/pulls/7): every gate has passed" in world.message
     assert "✅ Passed" in world.forge.pulls[7].body, "the last text is told although the item is over"
+
+
+# --- a forge that is away, and what people do at it meanwhile
+
+
+def await_checks(world: World) -> World:
+    """Pushed, and the forge goes away before it was asked anything."""
+    world.go(until="build")
+    world.forge.away = "no answer"
+    world.end_run()
+    world.rest()
+    return world
+
+
+def out(world: World, minutes: int = 60) -> None:
+    """Nothing answers for so long."""
+    for _ in range(minutes // 2):
+        world.pass_time(minutes=2)
+        world.rest()
+
+
+def back(world: World) -> None:
+    """The forge answers, and whoever waits for it asks again."""
+    world.forge.away = ""
+    world.pass_time(minutes=6)
+    world.rest()
+
+
+def until_merging(world: World) -> None:
+    """The merge is announced, and the forge goes away before it is carried out."""
+
+    def leaves(world: World) -> None:
+        if any(e.kind == "Merge" and e.state == "Intended" for e in world.status.effects):
+            world.forge.away = world.forge.away or "no answer"
+            world.meanwhile = lambda _world: None
+
+    world.meanwhile = leaves
+    world.end_run()
+    world.rest()
+    assert world.forge.away
+    assert world.forge.merges == []
+    assert world.status.outbox == "Pending"
+
+
+def test_a_ci_that_reports_late_after_an_outage_is_waited_for() -> None:
+    world = shop()
+    world.forge.reports = lambda _commit: []
+    await_checks(world)
+    out(world)
+    back(world)
+    assert world.gate("ci-green").result is GateResult.PENDING, "nobody could report while the forge was away"
+    world.pass_time(seconds=100)
+    world.rest()
+    assert world.gate("ci-green").result is GateResult.PENDING
+    world.forge.reports = lambda _commit: [Check("test", "failure")]
+    world.pass_time(seconds=21)
+    world.rest()
+    assert [(r.gate, r.attempts) for r in world.status.rework] == [("ci-green", 1)]
+    assert world.forge.merges == []
+
+
+def test_checks_that_are_pending_have_their_whole_time_after_an_outage() -> None:
+    world = shop({**CI, "ci": {"whenAbsent": "Wait", "timeout": "60m"}})
+    world.forge.reports = lambda _commit: [Check("test", "pending")]
+    world.go(until="build")
+    world.end_run()
+    world.rest()
+    assert world.gate("ci-green").reason == "ChecksPending"
+    runs = world.status.usage.runs
+    world.forge.away = "no answer"
+    out(world, 90)
+    assert world.gate("ci-green").result is GateResult.ERROR
+    back(world)
+    assert (world.gate("ci-green").result, world.status.usage.runs) == (GateResult.PENDING, runs)
+    out(world, 50)
+    assert (world.gate("ci-green").result, world.status.usage.runs) == (GateResult.PENDING, runs)
+    out(world, 12)
+    assert [(r.gate, r.attempts) for r in world.status.rework] == [("ci-green", 1)], "then it is late by itself"
+
+
+def test_the_clock_of_the_checks_starts_once_the_pull_request_is_open() -> None:
+    world = shop()
+    world.forge.reports = lambda _commit: []
+    opens = world.forge.ensure
+
+    async def refused(*_: Any, **__: Any) -> Any:
+        raise errors.Permanent("Forbidden", "the token may not write pull requests")
+
+    world.forge.ensure = refused  # type: ignore[method-assign]
+    world.go(until="build")
+    world.end_run()
+    world.rest()
+    assert (world.at, world.reason) == (("build", "Blocked"), "Forbidden")
+    out(world, 20)
+    gate = world.gate("ci-green")
+    assert (gate.result, gate.reason) == (GateResult.PENDING, "PullRequestOpening")
+    world.forge.ensure = opens  # type: ignore[method-assign]
+    world.pass_time(minutes=6)
+    world.rest()
+    world.pass_time(seconds=100)
+    world.rest()
+    assert world.gate("ci-green").result is GateResult.PENDING
+    world.pass_time(seconds=21)
+    world.rest()
+    assert world.gate("ci-green").reason == "NoChecks"
+
+
+def test_an_outage_between_announcing_a_merge_and_carrying_it_out() -> None:
+    world = built(shop(), until="deploy")
+    until_merging(world)
+    runs = world.status.usage.runs
+    out(world)
+    assert world.reason == "ForgeUnreachable"
+    back(world)
+    world.go()
+    assert world.at == ("done", "Done")
+    assert world.forge.merges == [(7, world.branch.head)]
+    assert (world.status.usage.runs, world.status.rework) == (runs, ())
+
+
+def test_checks_that_turn_red_while_a_merge_is_under_way_stop_it() -> None:
+    world = built(shop(), until="deploy")
+    until_merging(world)
+    out(world)
+    world.forge.report(str(world.branch.head), build="failure")
+    back(world)
+    assert world.forge.merges == []
+    assert [(r.gate, r.attempts) for r in world.status.rework] == [("ci-green", 1)]
+
+
+def test_a_pipeline_without_ci_gate_merges_whatever_the_checks_say() -> None:
+    world = built(shop({"name": "ok", "approval": {}}), until="deploy")
+    until_merging(world)
+    world.forge.report(str(world.branch.head), build="failure")
+    back(world)
+    world.go()
+    assert world.at == ("done", "Done")
+
+
+def test_a_merge_that_was_carried_out_by_an_operator_that_died_is_not_asked_about_its_checks_again() -> None:
+    world = built(shop(), until="deploy")
+    until_merging(world)
+    head = str(world.branch.head)
+    world.forge.merge_by_hand(7)
+    world.forge.report(head, deployed="failure")
+    back(world)
+    world.go()
+    assert world.at == ("done", "Done")
+    assert world.forge.merges == [(7, head)]
+
+
+@pytest.mark.parametrize("moment", ["before", "announced"])
+def test_a_pull_request_that_is_into_another_base_by_now_is_not_merged(moment: str) -> None:
+    world = built(shop(), until="deploy")
+    if moment == "announced":
+        until_merging(world)
+        world.forge.pulls[7].base = "release"
+        back(world)
+    else:
+        world.forge.pulls[7].base = "release"
+        world.end_run()
+        world.rest()
+    assert (world.at, world.reason) == (("deploy", "Blocked"), "MergeRefused")
+    assert "is into release by now, and the item's base is main" in world.message
+    assert world.forge.merges == []
+    world.forge.pulls[7].base = "main"
+    world.say("retry")
+    world.go()
+    assert world.at == ("done", "Done")
+    assert world.status.pull_request is not None
+    assert world.status.pull_request.base == "main"
+
+
+def test_a_base_that_is_another_one_by_now_is_not_brought_into_the_branch() -> None:
+    world = built(shop(method="fast-forward-only", updateBranch="Merge"), until="deploy")
+    world.forge.base_ahead = BEHIND
+
+    def retargets(world: World) -> None:
+        if any(e.kind == "UpdateBranch" for e in world.status.effects):
+            world.forge.pulls[7].base = "release"
+
+    world.meanwhile = retargets
+    world.end_run()
+    world.rest()
+    assert (world.at, world.reason) == (("deploy", "Blocked"), "MergeRefused")
+    assert not any(request.startswith("update branch") for request in world.forge.requests)
+
+
+def test_what_a_person_merged_into_another_base_is_still_to_be_merged() -> None:
+    world = built(shop(), until="deploy")
+    world.forge.pulls[7].base = "release"
+    world.forge.merge_by_hand(7)
+    world.end_run(End())
+    world.go()
+    assert world.at == ("done", "Done")
+    assert world.forge.merges == [(7, world.branch.head), (8, world.branch.head)]
+    assert world.forge.pulls[8].base == "main"
+    assert "pull request 8 is merged into main" in world.message
+
+
+def test_a_pull_request_that_is_closed_while_its_checks_are_awaited_is_reported() -> None:
+    world = shop()
+    world.forge.reports = lambda _commit: [Check("test", "pending")]
+    world.go(until="build")
+    world.end_run()
+    world.rest()
+    world.forge.pulls[7].state, world.forge.pulls[7].head = "closed", str(world.branch.head)
+    world.forge.reports = lambda _commit: [Check("test", "success")]
+    world.pass_time(seconds=21)
+    world.rest()
+    assert (world.at, world.reason) == (("build", "Blocked"), "PullRequestClosed")
+    assert world.status.run is None
+    world.forge.pulls[7].state = "open"
+    world.say("retry")
+    world.go()
+    assert world.at == ("done", "Done")
+
+
+@pytest.mark.parametrize("moment", ["checks", "merge"])
+def test_a_pull_request_that_a_person_opened_in_the_place_of_a_closed_one_is_taken(moment: str) -> None:
+    world = shop()
+    if moment == "checks":
+        world.forge.reports = lambda _commit: [Check("test", "pending")]
+    world.go(until="build" if moment == "checks" else "deploy")
+    if moment == "checks":
+        world.end_run()
+        world.rest()
+    old = world.forge.pulls[7]
+    old.state, old.head = "closed", str(world.branch.head)
+    world.forge.pulls[8] = Pull(8, old.branch, "main", "By hand", "")
+    world.forge.reports = lambda _commit: [Check("test", "success")]
+    world.pass_time(seconds=21)
+    world.go()
+    assert world.at == ("done", "Done")
+    assert world.forge.merges == [(8, world.branch.head)]
+    assert world.status.pull_request is not None
+    assert world.status.pull_request.number == 8
+    assert "ci-green" in world.forge.pulls[8].body, "its text is the item's from now on"
+
+
+def test_a_pipeline_that_does_not_merge_is_not_done_with_a_closed_pull_request() -> None:
+    world = World(one_stage({"name": "ok", "files": ["a.md"]}, pullRequest={"title": "{title}"}), {"forge": FORGE})
+    world.script("build", End(writes={"a.md": "1\n"}))
+
+    def closes(world: World) -> None:
+        for pull in world.forge.open():
+            pull.state, pull.head = "closed", str(world.branch.head)
+
+    world.meanwhile = closes
+    world.go()
+    assert (world.at, world.reason) == (("build", "Blocked"), "PullRequestClosed")
+    world.meanwhile = lambda _world: None
+    world.forge.pulls[7].state = "open"
+    world.say("retry")
+    world.go()
+    assert world.at == ("done", "Done")
+
+
+def test_a_pipeline_that_does_not_merge_waits_until_its_pull_request_is_open() -> None:
+    world = World(one_stage(pullRequest={"title": "{title}"}), {"forge": FORGE})
+    world.script("build", End(writes={"/src/a.py": "1\n"}))
+    await_checks(world)
+    out(world)
+    assert (world.at, world.reason) == (("build", "InProgress"), "ForgeUnreachable")
+    back(world)
+    assert world.at == ("done", "Done")
+    assert "in pull request 7" in world.message
+
+
+def test_what_is_refused_for_good_after_an_outage_has_its_time_all_the_same() -> None:
+    world = await_checks(shop())
+    out(world, 180)
+    world.forge.away, world.forge.refuses = "", errors.Permanent("Unauthorized", "no such token")
+    world.pass_time(minutes=6)
+    world.rest()
+    assert world.status.hold is None
+    assert world.status.outbox == "Pending"
+    out(world, 30)
+    assert world.status.hold is None
+    out(world, 180)
+    assert (world.status.hold is not None, world.reason) == (True, "Unauthorized")
+    world.forge.refuses = None
+    world.say("retry")
+    world.go()
+    assert world.at == ("done", "Done")
+
+
+def test_a_person_who_puts_the_branch_back_to_an_earlier_run_is_looked_at() -> None:
+    world = built(shop(), until="deploy")
+    earlier = world.branch.head
+    assert earlier is not None
+    world.end_run(End(writes={"deployed.md": "yes\n"}))
+    # Back before the operator asks the forge: to a commit of its own.
+    world.branch.head, world.branch.files = earlier, dict(world.branch.trees[earlier])
+    world.rest()
+    assert world.reason == "ForgeLagsBehind", "for a moment, the forge may not have heard of the last push"
+    world.go()
+    assert world.at == ("done", "Done")
+    assert world.forge.merges == [(7, earlier)]
+
+
+def test_news_that_wait_never_keep_the_item_from_its_forge() -> None:
+    status = shop().status
+    for number in range(EFFECTS_WAITING + 10):
+        new = Effect(id=f"say-{number}", kind="Notify", target="notify-0")
+        status = status.model_copy(update={"effects": effects.intended(status.effects, new)})
+    assert len(status.effects) == EFFECTS_WAITING
+    for number in range(60):
+        new = Effect(id=f"pr-{number}", kind="PullRequest", target="forge")
+        status = status.model_copy(update={"effects": effects.intended(status.effects, new)})
+    assert [e.id for e in status.effects if e.target == "forge"] == ["pr-59"], "each says all of it"
+    WorkItemStatus.model_validate(status.to_json())
+
+
+def test_a_forge_that_is_back_and_still_looks_for_conflicts_has_not_found_one() -> None:
+    world = built(shop(onConflict=[{"sendBackTo": "build"}]), until="deploy")
+    until_merging(world)
+    out(world)
+    world.forge.undecided, world.forge.base_ahead = True, BEHIND
+    back(world)
+    assert world.at == ("deploy", "InProgress")
+    assert "Please try again later" in world.message
+    world.forge.undecided = False
+    world.go()
+    assert world.forge.merges == [(7, world.branch.head)]
+    assert world.status.rework == ()

@@ -1,5 +1,6 @@
 """What must hold whatever happens: random ends of runs, decisions, kills, pushes and failures, in any order."""
 
+import functools
 import os
 from collections.abc import Callable
 from typing import Any
@@ -26,7 +27,7 @@ from tests.unit.core.world import (
 )
 from workitems import errors
 from workitems.api import Phase, WorkItem
-from workitems.core import begin, manifests, pods
+from workitems.core import begin, effects, manifests, pods
 from workitems.core.facts import Admission, PodView
 from workitems.core.forge import Check, Commit
 from workitems.protocol import Problem
@@ -252,13 +253,32 @@ def merges_by_hand(world: World) -> None:
         world.forge.merge_by_hand(pull.number)
 
 
-FORGE_EVENTS: st.SearchStrategy[Event] = st.one_of(
-    EVENTS,
-    st.just(goes_on),
-    st.just(goes_on),
-    st.just(passes(30)),
+def retargets(base: str) -> Event:
+    def event(world: World) -> None:
+        for pull in world.forge.open():
+            pull.base = base
+
+    return event
+
+
+def before_it_is_carried_out(event: Event) -> Event:
+    """Between the write that announces the next effect at the forge, and the request."""
+
+    def arrange(world: World) -> None:
+        def happens(world: World) -> None:
+            if any(e.target == effects.FORGE and e.state == "Intended" for e in world.status.effects):
+                world.meanwhile = lambda _world: None
+                event(world)
+
+        world.meanwhile = happens
+
+    return arrange
+
+
+AT_THE_FORGE: st.SearchStrategy[Event] = st.one_of(
     st.booleans().map(away),
     st.booleans().map(refuses),
+    st.sampled_from(["release", "main", "main"]).map(retargets),
     st.sampled_from([(), ("success",), ("success",), ("success", "failure"), ("pending",)]).map(lambda s: reports(*s)),
     st.builds(
         lambda a, c, p: base(ahead=a, conflicts=c, protected=p),
@@ -268,6 +288,16 @@ FORGE_EVENTS: st.SearchStrategy[Event] = st.one_of(
     ),
     st.sampled_from([closes, reopens, reopens, merges_by_hand]),
 )
+FORGE_EVENTS: st.SearchStrategy[Event] = st.one_of(
+    EVENTS,
+    st.just(goes_on),
+    st.just(goes_on),
+    st.just(passes(30)),
+    st.sampled_from([600, 7200]).map(passes),
+    AT_THE_FORGE,
+    AT_THE_FORGE,
+    AT_THE_FORGE.map(before_it_is_carried_out),
+)
 
 
 @pytest.mark.timeout(3600)
@@ -275,7 +305,7 @@ FORGE_EVENTS: st.SearchStrategy[Event] = st.one_of(
 @example([ends(None), says("approve", {"gate": "approved"}, ""), ends(None), gate_ends(0), ends(None)])
 def test_whatever_happens_nothing_is_merged_that_a_gate_did_not_pass(history: list[Event]) -> None:
     world = World(forge_pipeline(), {"forge": FORGE})
-    world.forge.guard = lambda commit: check_may_merge(world, commit)
+    world.forge.guard = functools.partial(check_may_merge, world)
     over: dict[str, Any] | None = None
     for event in [lambda _: None, *history]:
         event(world)
@@ -304,6 +334,7 @@ def check_end_at_the_forge(world: World) -> None:
         check_done(world, accepted_approvals(world))
         assert status.pull_request is not None
         assert (status.pull_request.state, status.pull_request.head) == ("merged", status.head)
+        assert status.pull_request.base == "main"
         assert (status.pull_request.number, status.head) in world.forge.merges
     elif status.outbox is None and status.phase is Phase.ABORTED:
         assert world.forge.open() == []
@@ -417,7 +448,9 @@ def heal(world: World) -> None:
     world.lose_acknowledgements = False
     world.admission = Admission(granted=True)
     world.repository = world.home
-    for mend in (away(False), refuses(False), reports("success"), base(ahead=False, conflicts=False, protected=False)):
+    world.meanwhile = lambda _world: None
+    mended = base(ahead=False, conflicts=False, protected=False)
+    for mend in (away(False), refuses(False), reports("success"), retargets("main"), mended):
         mend(world)
     world.pass_time(minutes=10)
     world.item["spec"]["suspend"] = False

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from tests.unit.core.world import EVICTED, START, End, FakeJob, Killed, World, one_stage, writes
+from tests.unit.core.world import DOCUMENTS, EVICTED, START, End, FakeJob, Killed, World, one_stage, writes
 from workitems import views
-from workitems.api import GateResult, RunResult
+from workitems.api import GateResult, RunKind, RunResult
 from workitems.core import conditions, runs
 from workitems.core.facts import Admission, ContainerView, JobView, PodView
 from workitems.core.facts import Problem as Missing
@@ -25,14 +25,20 @@ def running() -> World:
     return world
 
 
+AWAY = Problem(reason="RemoteUnreachable", message="https://git.example.com does not answer", retry=True)
 INFRASTRUCTURE = {
     "the pod was evicted": (End(disrupted=EVICTED, reported=False, exit_code=None), "Evicted", "Evicted"),
     "the pod was evicted and its work was published": (End(disrupted=EVICTED, exit_code=143), "Evicted", "Evicted"),
     "the runner left no report": (LOST, "Lost", "ReportLost"),
     "the Job ran into its deadline": (End(deadline=True), "Lost", "DeadlineExceeded"),
     "the agent's container left no exit code": (End(exit_code=None), "Lost", "AgentLost"),
-    "the remote was away": (
-        End(problem=Problem(reason="RemoteUnreachable", message="does not answer", retry=True)),
+    "the volume failed for a moment": (
+        End(problem=Problem(reason="VolumeBroken", message="an I/O error", retry=True)),
+        "Lost",
+        "VolumeBroken",
+    ),
+    "the remote was away for longer than the push waits": (
+        End(problem=AWAY, worked=True),
         "Lost",
         "RemoteUnreachable",
     ),
@@ -85,6 +91,57 @@ def test_backoff_grows_to_its_limit_and_then_a_person_is_asked() -> None:
     world.say("retry")
     world.go()
     assert world.at == ("done", "Done")
+
+
+def test_a_git_server_that_is_away_is_tried_until_it_answers_and_costs_nothing_but_time() -> None:
+    world = World()
+    delays = []
+    for _ in range(14):
+        world.go(until="analysis")
+        world.end_run(End(problem=AWAY))
+        plan = world.rest()
+        assert (world.at, world.reason) == (("analysis", "InProgress"), "RemoteUnreachable")
+        assert "the git server has not answered since 2026-11-22 14:00:40 UTC, trying again at" in world.message
+        assert world.message.endswith("https://git.example.com does not answer")
+        assert plan.requeue_seconds is not None
+        delays.append(plan.requeue_seconds)
+        world.pass_time(seconds=plan.requeue_seconds)
+    assert delays[0] == 10
+    assert delays == sorted(delays), "it waits as long as it has been away"
+    assert delays[-1] == 300
+    assert world.now - START > timedelta(hours=1)
+    status = world.status
+    assert (status.infra_retries, status.usage.runs, status.attempts["analysis"]) == (0, 0, 1)
+    world.go()
+    assert world.at == ("done", "Done")
+    assert world.status.remote_away_since is None
+    assert world.status.usage.runs == 6
+
+
+def test_the_longest_duration_ends_the_wait_for_a_git_server() -> None:
+    world = World(limits={"maxDuration": "30m"})
+    world.script("analysis", *[End(problem=AWAY)] * 40)
+    world.go()
+    assert (world.at, world.reason) == (("analysis", "Blocked"), "MaxDurationReached")
+
+
+def test_a_look_waits_for_its_git_server_too() -> None:
+    world = World()
+    world.go(approve=False)
+    head = world.branch.push({f"{DOCUMENTS}/02-brd.md": "better\n"})
+    world.approve(commit=head)
+    world.rest()
+    for _ in range(8):
+        assert world.run_job().task.kind is RunKind.LOOK  # type: ignore[union-attr]
+        world.end_run(End(problem=AWAY))
+        plan = world.rest()
+        assert plan.requeue_seconds is not None
+        world.pass_time(seconds=plan.requeue_seconds)
+        world.rest()
+    world.end_run(End())
+    world.rest()
+    assert [d["status"]["result"] for d in world.decisions.values()] == ["Accepted"]
+    assert world.status.infra_retries == 0
 
 
 def test_sixty_retries_do_not_overflow() -> None:

@@ -32,9 +32,10 @@ def check_done(world: World, approved: set[str]) -> None:
     assert all(g.result in (GateResult.PASSED, GateResult.SKIPPED) for g in status.gates)
 
 
-def check_may_merge(world: World, commit: str) -> None:
-    """The forge is about to merge: everything that the Pipeline asks for holds for this very commit."""
+def check_may_merge(world: World, commit: str, base: str) -> None:
+    """The forge is about to merge: everything that the Pipeline asks for holds for this very commit, now."""
     status = world.status
+    assert base == status.base_branch == "main"
     assert commit == world.branch.head == status.head
     assert not world.item["spec"].get("suspend")
     assert status.hold is None

@@ -21,11 +21,12 @@ from typing import Any, TypeVar
 import yaml
 
 from tests.fake_forge import FakeForge
-from workitems import errors, protocol
+from workitems import errors, outbox, protocol
 from workitems.api import (
     CurrentRun,
     Decision,
     DecisionSpec,
+    Effect,
     Gate,
     GateResult,
     GateStatus,
@@ -38,7 +39,7 @@ from workitems.api import (
     WorkItem,
     WorkItemStatus,
 )
-from workitems.core import effects, manifests, verdicts
+from workitems.core import effects, manifests, runs, verdicts
 from workitems.core.decide import decide
 from workitems.core.facts import (
     Admission,
@@ -105,6 +106,8 @@ class End:
     """Instead of the report: what stands in the runner's termination message."""
     problem: protocol.Problem | None = None
     """The runner could not prepare or publish: nothing of `writes` happens."""
+    worked: bool = False
+    """With a problem: the agent had worked before it."""
     cost: str = "0.01"
     turns: int = 1
     ending: protocol.AgentEnding | None = None
@@ -379,6 +382,8 @@ class World:
         """Of a Repository that names one."""
         self.forge.cut = lambda _moment: self._boundary()
         self.forge.reports = lambda _commit: [Check("build", "success", "https://ci.example.com/1")]
+        self.meanwhile: Callable[[World], None] = lambda _world: None
+        """Happens between what a step has announced and its being carried out."""
         self._carriers = ForgeEffects(self._forge_of).carriers()
         self._outcomes: list[EffectOutcome] = []
         self._reading: Reading | None = None
@@ -476,6 +481,7 @@ class World:
         self._outcomes = []
         for action in plan.after:
             self._carry_out(action)
+        self.meanwhile(self)
         self._deliver()
         if plan.question is not None:
             self._reading = self._read_forge(plan.question)
@@ -492,12 +498,9 @@ class World:
             try:
                 result = _driven(self._carriers[effect.kind](item, effect))
             except errors.WorkItemsError as error:
-                reason = error.reason if isinstance(error, errors.Permanent) else None
-                again = self.now + timedelta(seconds=5 * 2 ** min(effect.attempts, 6))
-                failed = EffectOutcome(
-                    effect.id, "Intended", effect.attempts + 1, None, again, reason=reason, error=str(error)
-                )
-                self._outcomes.append(failed)
+                self._outcomes.append(self._failed(effect, error))
+                if self._outcomes[-1].state == "Failed":
+                    continue
                 return
             if result is None:
                 return
@@ -513,6 +516,21 @@ class World:
                     values=result.values,
                 )
             )
+
+    def _failed(self, effect: Effect, error: errors.WorkItemsError) -> EffectOutcome:
+        """Tried again later, and not for ever where it is refused."""
+        reason = error.reason if isinstance(error, errors.Permanent) else None
+        refusals = effect.refusals + isinstance(error, errors.Permanent | errors.Undecided)
+        final = reason is not None and refusals >= outbox.REFUSALS
+        return EffectOutcome(
+            effect.id,
+            "Failed" if final else "Intended",
+            effect.attempts + 1,
+            next_attempt_at=None if final else self.now + timedelta(seconds=5 * 2 ** min(effect.attempts, 6)),
+            reason=reason,
+            error=str(error),
+            refusals=refusals,
+        )
 
     def _read_forge(self, question: Question) -> Reading:
         try:
@@ -703,7 +721,10 @@ class World:
         expected, head = task.expected_head, self.branch.head
         facts: JSON = {"run": task.run, "uid": task.uid, "usage": protocol.Usage(3, cost_usd=end.cost, turns=end.turns)}
         if end.problem is not None:
-            return RunReport(**{**facts, **self.branch.describe(task), "problem": end.problem})
+            # Where nobody answered nothing was seen, but what was fetched before an agent began.
+            unseen = end.problem.reason == runs.REMOTE_AWAY and not end.worked
+            seen = {"base_commit": task.base_commit} if unseen else self.branch.describe(task)
+            return RunReport(**{**facts, **seen, "problem": end.problem, "agent_started": end.worked})
         if task.kind is RunKind.LOOK:
             return RunReport(**{**facts, **self.branch.describe(task)})
         moved = protocol.Problem(reason="HeadMoved", message="somebody pushed")
@@ -723,19 +744,27 @@ class World:
         pushed = head != self.branch.head
         return RunReport(**{**facts, **self.branch.describe(task), "committed": pushed, "pushed": pushed})
 
-    def end_gate(self, code: int | None = 0, *, tail: str = "", reason: str = "Error") -> None:
-        """The Job of the gate that is under way ends; None: its pod is lost."""
+    def end_gate(
+        self, code: int | None = 0, *, tail: str = "", reason: str = "Error", problem: protocol.Problem | None = None
+    ) -> None:
+        """The Job of the gate that is under way ends; None: its pod is lost, or its checkout met a `problem`."""
         (name,) = self.live_gates()
         job = self.jobs[name]
         assert job.pod is not None
         self.pass_time(seconds=20)
         agent = ContainerView(code, "Completed" if code == 0 else reason, tail)
         lost = code is None
+        task = job.task
+        assert task is not None
+        said = json.dumps(RunReport(run=task.run, uid=task.uid, problem=problem).to_json()) if problem else ""
         job.pod = replace(
             job.pod,
             phase="Failed" if code != 0 else "Succeeded",
-            disrupted=EVICTED if lost else "",
-            containers={"runner": ContainerView(exit_code=0), "agent": ContainerView() if lost else agent},
+            disrupted=EVICTED if lost and problem is None else "",
+            containers={
+                "runner": ContainerView(exit_code=0 if problem is None else 1, message=said),
+                "agent": ContainerView() if lost else agent,
+            },
         )
 
     # The way on.

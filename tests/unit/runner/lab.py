@@ -19,7 +19,7 @@ from workitems.runner.program import Runner
 UID = "8d1f3c1e-4b3e-4f3a-9a7e-0123456789ab"
 BRANCH = "feature/et-12-discounts"
 DOCUMENTS = "docs/work-items/et-12"
-QUICK = Patience(hello=20, network=60, local=60, lock=30, fetch_retries=0.3, push_retries=0.3, first_delay=0.05)
+QUICK = Patience(hello=20, network=60, local=60, lock=30, fetch_retries=1.5, push_retries=1.5, first_delay=0.05)
 
 # A person's git at a desk: nothing of the machine's own configuration.
 DESK = {
