@@ -41,7 +41,7 @@ def test_a_run_on_a_lost_node_is_repeated_once_the_node_is_declared_lost(lab: La
         assert pod["metadata"]["name"] in first["message"]
         # It waits for a node, and says so.
         status = lab.wait(item, lambda s: said(s)[0] == "Unschedulable", "a message about the node")
-        assert "out-of-service" in said(status)[1]
+        assert "untolerated taint" in said(status)[1]
     status = lab.wait_phase(item, "Done")
     assert [(run["result"], run["attempt"]) for run in status["runs"]] == [("Evicted", 1), ("Succeeded", 1)]
     assert status.get("rework", []) == []
