@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+from typing import Any
 
 from workitems import cluster, connect, errors
 from workitems.api import Repository
@@ -15,15 +16,18 @@ from workitems.api.repository import AppriseNotifier, PlaneTracker, TelegramNoti
 from workitems.integrations import http, plane, telegram
 from workitems.integrations.apprise import AppriseChannel
 from workitems.integrations.notifier import Notifier
-from workitems.integrations.pace import Pace, Paced
+from workitems.integrations.pace import Limit, Pace, Paced
 from workitems.integrations.plane import PlaneProject
 from workitems.messages import Own
 
 KEPT_FOR_EFFECTS = 20
 """Of Plane's 60 requests a minute: polling leaves these to what is to be told."""
-GROUP_PACE = (20, 60.0)
-CHAT_PACE = (1, 1.0)
-"""Telegram's limits, as (messages, seconds)."""
+CHAT_LIMIT = (1, 1.0)
+GROUP_LIMIT = (20, 60.0)
+BOT_LIMIT = (30, 1.0)
+"""Telegram's, as (messages, seconds)."""
+CHAT_PATIENCE_SECONDS = 20.0
+"""For one turn. What only waits for its turns must not use up the outbox's patience: it would count as perhaps sent."""
 
 
 class Channels:
@@ -89,13 +93,14 @@ class Channels:
             raise errors.Permanent("NoTracker", f"Repository {name} has no tracker any more: name one in spec.tracker")
         token, version = await self._clients.secret(namespace, chosen.token, "spec.tracker.plane.token", name)
         ca_pem = await self._clients.certificates(namespace, repository.spec, name)
-        pace = self._pace((chosen.url, _digest(token)), f"Plane at {chosen.url}")
+        limit = (plane.REQUESTS_A_MINUTE, plane.WINDOW_SECONDS)
+        pace = self._pace((chosen.url, _digest(token)), f"Plane at {chosen.url}", limit, kept=KEPT_FOR_EFFECTS)
         key, made_from = (namespace, name, "tracker"), (_where(chosen), version, ca_pem)
         found: PlaneProject | None = self._clients.same(key, made_from)
         if found is None:
             headers = {"X-Api-Key": token}
             access = http.Access(chosen.url.rstrip("/"), headers=headers, hidden=(token,), ca_pem=ca_pem)
-            client = http.Client(Paced(self._connections, pace, plane.silence), access)
+            client = http.Client(Paced(self._connections, plane.silence, pace), access)
             found = PlaneProject(client, chosen.workspace, chosen.project, _clock)
             await self._clients.keep(key, made_from, found, _nothing)
         return found, pace
@@ -104,24 +109,27 @@ class Channels:
         namespace, name = repository.metadata.namespace, repository.metadata.name
         token, _ = await self._clients.secret(namespace, chosen.token, f"{field}.telegram.token", name)
         ca_pem = await self._clients.certificates(namespace, repository.spec, name)
-        group = chosen.chat_id.startswith(("-", "@"))
-        limit = GROUP_PACE if group else CHAT_PACE
-        pace = self._paces.setdefault(
-            (_digest(token), chosen.chat_id), Pace(f"chat {chosen.chat_id} of Telegram", limit)
+        who, chat = _digest(token), chosen.chat_id
+        limits = (CHAT_LIMIT, GROUP_LIMIT) if chat.startswith(("-", "@")) else (CHAT_LIMIT,)
+        paces = (
+            self._pace((who, chat), f"chat {chat} of Telegram", *limits, patience_seconds=CHAT_PATIENCE_SECONDS),
+            self._pace((who, ""), "the bot at Telegram", BOT_LIMIT, patience_seconds=CHAT_PATIENCE_SECONDS),
         )
         # It stands in the address, and is written in it as it is.
         access = http.Access(chosen.url.rstrip("/"), hidden=(token,), ca_pem=ca_pem)
-        client = http.Client(Paced(self._connections, pace, telegram.silence), access)
-        return telegram.TelegramChat(client, (chosen.chat_id, chosen.message_thread_id), token)
+        client = http.Client(Paced(self._connections, telegram.silence, *paces), access)
+        return telegram.TelegramChat(client, (chat, chosen.message_thread_id), token)
 
     async def _apprise(self, repository: Repository, chosen: AppriseNotifier, field: str) -> Notifier:
         namespace, name = repository.metadata.namespace, repository.metadata.name
         address, _ = await self._clients.secret(namespace, chosen.address, f"{field}.apprise.address", name)
         return await AppriseChannel.opened(address)
 
-    def _pace(self, key: tuple[str, str], what: str) -> Pace:
-        limit = (plane.REQUESTS_A_MINUTE, plane.WINDOW_SECONDS)
-        return self._paces.setdefault(key, Pace(what, limit, kept=KEPT_FOR_EFFECTS))
+    def _pace(self, key: tuple[str, str], what: str, *limits: Limit, **options: Any) -> Pace:
+        found = self._paces.get(key)
+        if found is None:
+            found = self._paces[key] = Pace(what, *limits, **options)
+        return found
 
 
 def _where(chosen: PlaneTracker) -> tuple[str, str, str]:

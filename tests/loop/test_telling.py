@@ -161,6 +161,23 @@ async def test_twenty_items_share_sixty_requests_a_minute_and_all_is_told(lab: L
         await lab.stop()
 
 
+@pytest.mark.slow
+async def test_a_chat_that_many_write_to_gets_every_message_once_however_long_it_takes(lab: Lab) -> None:
+    async with team(lab, tracker=None) as (_, telegram):
+        names = [f"et-{number}-{each}" for number in range(12) for each in range(4)]
+        for number in range(12):
+            lab.repository(f"shop-{number}", notify=[chat(telegram, events=["ApprovalWanted"])])
+        lab.start()
+        for name in names:
+            lab.item(name, repository=f"shop-{name.split('-')[1]}", branch=f"feature/{name}")
+        await lab.until(lambda: all(lab.phase(name) == "InReview" for name in names), "the reviews")
+        await lab.until(lambda: all(lab.status(name).outbox is None for name in names), "everything told")
+        assert sorted(text.split()[0] for text in telegram.texts) == sorted(names)
+        assert {effect.state for name in names for effect in lab.status(name).effects if effect.target} == {"Done"}
+        assert telegram.refusals == []
+        await lab.stop()
+
+
 async def test_killed_after_every_single_call_and_before_its_status_write_nothing_is_told_twice(lab: Lab) -> None:
     async with team(lab, notify=[]) as (plane, _):
         lab.approve_always()

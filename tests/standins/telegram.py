@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import collections
+import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from html.parser import HTMLParser
 from typing import Any, Self
@@ -17,7 +19,9 @@ from aiohttp.test_utils import TestServer
 
 TOKEN = "123456:AAtelegram-bot-token"
 TAGS = frozenset({"b", "strong", "i", "em", "u", "ins", "s", "strike", "del", "code", "pre", "a", "blockquote"})
-GROUP_LIMIT = 20
+CHAT_LIMITS = ((1, 1.0),)
+GROUP_LIMITS = ((1, 1.0), (20, 60.0))
+BOT_LIMITS = ((30, 1.0),)
 
 
 class _Strict(HTMLParser):
@@ -74,9 +78,10 @@ class Telegram:
     """How many messages to send and then cut the connection."""
     away: bool = False
     url: str = ""
+    clock: Callable[[], float] = field(default=lambda: asyncio.get_running_loop().time())
 
     def __post_init__(self) -> None:
-        self._hits: dict[str, collections.deque[float]] = collections.defaultdict(collections.deque)
+        self._hits: dict[str, list[float]] = collections.defaultdict(list)
         self._server: TestServer | None = None
 
     async def __aenter__(self) -> Self:
@@ -129,12 +134,14 @@ class Telegram:
         return 200, {"ok": True, "result": {"message_id": len(self.sent)}}
 
     def _too_many(self, chat: str) -> int:
-        hits, now = self._hits[chat], asyncio.get_running_loop().time()
-        while hits and hits[0] <= now - 60:
-            hits.popleft()
-        if chat.startswith("-") and len(hits) >= GROUP_LIMIT:
-            return int(hits[0] + 60 - now) + 1
-        hits.append(now)
+        now, waits = self.clock(), [0.0]
+        limits = GROUP_LIMITS if chat.startswith(("-", "@")) else CHAT_LIMITS
+        for hits, kept in ((self._hits[chat], limits), (self._hits[""], BOT_LIMITS)):
+            waits += [hits[-most] + seconds - now for most, seconds in kept if len(hits) >= most]
+        if max(waits) > 0:
+            return math.ceil(max(waits))
+        self._hits[chat].append(now)
+        self._hits[""].append(now)
         return 0
 
 

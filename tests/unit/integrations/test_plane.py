@@ -57,7 +57,7 @@ class Projects:
 
     def project(self, key: str = BOT_KEY, workspace: str = "shop", project: str | None = None) -> plane.PlaneProject:
         access = http.Access(self.server.url, headers={"X-Api-Key": key}, hidden=(key,))
-        paced = Paced(self.connections, self.pace, plane.silence)
+        paced = Paced(self.connections, plane.silence, self.pace)
         client = http.Client(paced, access, sleep=self.clock.sleep, jitter=lambda: 1.0)
         return plane.PlaneProject(client, workspace, project or self.server.project, self.clock.monotonic)
 

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from tests.standins.telegram import TOKEN, Telegram, read
-from workitems import errors, log
+from workitems import channels, errors, log
 from workitems.integrations import http, telegram
 from workitems.integrations.html_parts import parts, plain
 from workitems.integrations.pace import Pace, Paced
@@ -24,6 +24,7 @@ class Bot:
         self.server = server
         self.connections = connections
         self.slept: list[float] = []
+        server.clock = self.monotonic
 
     async def sleep(self, seconds: float) -> None:
         self.slept.append(seconds)
@@ -32,8 +33,9 @@ class Bot:
         return sum(self.slept)
 
     def chat(self, chat: str = CHAT, token: str = TOKEN, thread: int | None = None) -> telegram.TelegramChat:
-        pace = Pace("telegram", (1000, 60), monotonic=self.monotonic, sleep=self.sleep)
-        paced = Paced(self.connections, pace, telegram.silence)
+        limits = (channels.CHAT_LIMIT, channels.GROUP_LIMIT)
+        pace = Pace("telegram", *limits, monotonic=self.monotonic, sleep=self.sleep)
+        paced = Paced(self.connections, telegram.silence, pace)
         access = http.Access(self.server.url, hidden=(token,))
         client = http.Client(paced, access, sleep=self.sleep, jitter=lambda: 1.0)
         return telegram.TelegramChat(client, (chat, thread), token, self.sleep)
