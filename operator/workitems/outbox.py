@@ -32,6 +32,8 @@ REFUSALS = 24
 """After so many a refusal is final: about an hour and a half, in which a person may mend what is wrong."""
 LONGEST_RETRY_AFTER_SECONDS = 3600.0
 """A server that asks for more is asked again then."""
+SLOW_SECONDS = 1800.0
+"""The wait after so many refusals, where they are never final."""
 LANES_A_TARGET = 4
 """Items that talk to the same target of one Repository at the same time."""
 PATIENCE_SECONDS = 120.0
@@ -234,9 +236,11 @@ class Outbox:
         attempts = effect.attempts + 1
         reason = error.reason if isinstance(error, errors.Permanent) else None
         refusals = effect.refusals + isinstance(error, errors.Permanent | errors.Undecided)
-        if reason is not None and refusals >= REFUSALS:
+        refused = reason is not None and refusals >= REFUSALS
+        patient = effect.kind in effects.PATIENT and reason in effects.MENDABLE
+        if refused and not patient:
             return EffectOutcome(effect.id, "Failed", attempts, reason=reason, error=str(error), refusals=refusals)
-        full = min(BASE_SECONDS * 2 ** min(attempts - 1, 16), MAX_SECONDS)
+        full = SLOW_SECONDS if refused else min(BASE_SECONDS * 2 ** min(attempts - 1, 16), MAX_SECONDS)
         delay = full * (0.5 + 0.5 * random.random())  # noqa: S311 - spreads load, guards nothing
         if isinstance(error, errors.Transient) and error.delay_seconds is not None:
             delay = max(delay, min(error.delay_seconds, LONGEST_RETRY_AFTER_SECONDS))

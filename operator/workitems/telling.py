@@ -83,7 +83,7 @@ class Telling:
             return Result("Failed", reason="NoIssue", error="the item has no issue in a tracker any more")
         text = await self.text("comment", item, repository, effect.params)
         tracker = await self._channels.tracker(repository)
-        return Result(ref=await tracker.comment(issue.id, external_id(item, effect.id), text))
+        return Result(ref=await tracker.comment(issue.id, announce.comment_id(item, effect.id), text))
 
     async def notify(self, item: WorkItem, effect: Effect) -> Result | None:
         """Send a message, at most once."""
@@ -134,11 +134,6 @@ class Telling:
 
     async def _repository(self, item: WorkItem) -> Repository:
         return await self._channels.repository(item.metadata.namespace, item.spec.repository)
-
-
-def external_id(item: WorkItem, what: str) -> str:
-    """By which a comment of this very item is found again; names are reused, uids are not."""
-    return f"{item.metadata.uid}/{what}"[:255]
 
 
 def subject(item: WorkItem, repository: Repository) -> Subject:

@@ -66,6 +66,25 @@ async def in_review(lab: Lab, plane: Plane) -> str:
     return issue
 
 
+# --- requests
+
+
+async def test_a_request_that_somebody_deletes_is_made_again_and_can_be_answered(lab: Lab) -> None:
+    async with project(lab) as plane:
+        issue = await in_review(lab, plane)
+        (first,) = plane.said(issue)
+        plane.comments[issue].clear()
+        plane.say(issue, plane.lead, "<p>:approved:</p>")
+        await lab.until(lambda: first in plane.said(issue), "the request again")
+        await lab.rest(300)
+        assert plane.said(issue).count(first) == 1
+        assert decisions(lab) == []
+        plane.say(issue, plane.lead, "<p>Read it. :approved:</p>")
+        await lab.until(lambda: answered(lab), "the answer")
+        assert decisions(lab) == [("plane:lead@example.com", "approve", "Read it.", "Accepted")]
+        await lab.stop()
+
+
 # --- issues
 
 

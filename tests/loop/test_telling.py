@@ -205,6 +205,23 @@ async def test_killed_after_every_single_call_and_before_its_status_write_nothin
         await lab.stop()
 
 
+async def test_a_token_that_is_wrong_over_night_loses_nothing(lab: Lab) -> None:
+    async with team(lab, notify=[]) as (plane, _):
+        lab.approve_always()
+        issue = plane.issue("Discount codes")
+        secret(lab, "shop-plane", token="expired")
+        lab.start()
+        lab.item("et-1", externalRef={"id": issue})
+        await lab.until_phase("Done", "et-1")
+        await lab.rest(12 * 3600)
+        assert delivered(lab, "et-1")[0] == "TokenRefused"
+        secret(lab, "shop-plane", token=BOT_KEY)
+        await lab.until(settled(lab, "et-1"), "everything told")
+        assert [read(html)[:9] for html in plane.said(issue)] == ["Stage ana", "Done. bra"]
+        assert plane.state_of(issue) == "Done"
+        await lab.stop()
+
+
 async def test_templates_and_tokens_are_those_of_the_moment(lab: Lab) -> None:
     messages = {"language": "ru", "templates": {"configMapName": "texts"}}
     async with team(lab, messages=messages) as (plane, telegram):

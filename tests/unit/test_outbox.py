@@ -179,6 +179,37 @@ async def test_the_wait_doubles_up_to_five_minutes_and_a_refusal_is_final_after_
     assert outside.carried == ["b"], "what was refused for good holds up nothing"
 
 
+@pytest.mark.parametrize(
+    ("kind", "reason", "last"),
+    [
+        ("TrackerState", "TokenRefused", "Intended"),
+        ("TrackerState", "StateNotFound", "Intended"),
+        ("TrackerState", "NotFoundInTracker", "Failed"),
+        ("PullRequest", "TokenRefused", "Failed"),
+    ],
+)
+async def test_what_a_tracker_refuses_is_told_once_somebody_has_mended_the_access(
+    kind: str, reason: str, last: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(random, "random", lambda: 1.0)
+    outside = Outside()
+    outside.fails["a"] = [errors.Permanent(reason, "no") for _ in range(outbox.REFUSALS + 20)]
+    outside.write(effect("a", kind=kind))
+    for _ in range(outbox.REFUSALS + 20):
+        found = (await outside.outcomes())["a"]
+        if found.next_attempt_at is None:
+            break
+        waited = (found.next_attempt_at - outside.now).total_seconds()
+        outside.write()
+        outside.now = found.next_attempt_at
+        outside.write()
+    assert found.state == last
+    if last == "Intended":
+        assert waited == outbox.SLOW_SECONDS
+        await settle()
+        assert outside.carried == ["a"]
+
+
 async def test_what_was_withdrawn_meanwhile_is_not_carried_out() -> None:
     outside = Outside()
     outside.holds["a"] = asyncio.Event()

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from workitems.api import Effect, Phase, Repository, WorkItemStatus
+from workitems.api import Effect, Phase, Repository, WorkItem, WorkItemStatus
 from workitems.api.repository import Notifier, PlaneStates, PlaneTracker
 from workitems.core import effects, happenings
 from workitems.core.conditions import FINISHED
@@ -128,6 +128,11 @@ def words(params: dict[str, str]) -> dict[str, str]:
     """All of an effect's words."""
     names = dict.fromkeys(name.partition(".")[0] for name in params)
     return {name: word(params, name) for name in names}
+
+
+def comment_id(item: WorkItem, what: str) -> str:
+    """External id by which a comment of this very item is found again; names are reused, uids are not."""
+    return f"{item.metadata.uid}/{what}"[:255]
 
 
 def _effect(effect_id: str, kind: str, target: str, happening: Happening) -> Effect:

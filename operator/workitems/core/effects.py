@@ -23,6 +23,16 @@ TRACKER = "tracker"
 NOTIFY = "Notify"
 """Kind of an effect that cannot be looked up: carried out at most once."""
 
+PATIENT = ("TrackerState", "TrackerComment")
+"""Kinds that are told however late: nothing else says it, and they may be repeated."""
+MENDABLE = frozenset(
+    {
+        *("TokenRefused", "RightsMissing", "StateNotFound", "SecretNotFound", "SecretKeyMissing", "SecretUnreadable"),
+        *("CABundleMissing", "CABundleInvalid"),
+    }
+)
+"""Reasons that are about the access and not about what is told: a person mends them, perhaps after the weekend."""
+
 
 def find(effects: Iterable[Effect], effect_id: str) -> Effect | None:
     """The effect of that id."""

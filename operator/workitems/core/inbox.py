@@ -10,12 +10,11 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from workitems.api import API_VERSION, Phase, WorkItem
+from workitems.api import API_VERSION, Effect, Phase, WorkItem
 from workitems.core import announce, happenings
 from workitems.core.tracker import Comment, Member, StateChange
 
@@ -138,18 +137,37 @@ def replies(now: Conversation) -> tuple[Reply, ...]:
 
 def requests_of(item: WorkItem, own: tuple[Comment, ...], event: str = "ApprovalWanted") -> list[Request] | None:
     """The operator's requests that are in the tracker, oldest first; None: one may be there that status lacks yet."""
-    by_id: Mapping[str, Comment] = {comment.id: comment for comment in own}
+    announced = _announced(item, event)
+    if any(effect.state == "Intended" for effect in announced):
+        return None
     found = []
-    for effect in item.status.effects:
-        if effect.kind != announce.COMMENT or effect.params.get("event") != event:
-            continue
-        if effect.state == "Intended":
-            return None
-        comment = by_id.get(effect.ref or "")
-        if comment is not None:
-            gate, commit = announce.word(effect.params, "gate"), announce.word(effect.params, "commit")
-            found.append(Request(comment.created_at, gate, commit))
+    for effect in announced:
+        gate, commit = announce.word(effect.params, "gate"), announce.word(effect.params, "commit")
+        found += [Request(comment.created_at, gate, commit) for comment in _told(item, effect, own)]
     return sorted(found, key=lambda request: request.at)
+
+
+def lost(now: Conversation) -> Effect | None:
+    """The newest request, if it is not in the tracker: somebody deleted it, or it was refused for good."""
+    event = {Phase.IN_REVIEW: "ApprovalWanted", Phase.NEEDS_INPUT: "QuestionsAsked"}.get(now.item.status.phase)
+    newest = _announced(now.item, event)[-1:] if event is not None else ()
+    return next((e for e in newest if e.state != "Intended" and not _told(now.item, e, now.own)), None)
+
+
+def again_id(item: WorkItem, effect: Effect) -> str:
+    """External id of a request that is said once more."""
+    return announce.comment_id(item, f"{effect.id}/again")
+
+
+def _announced(item: WorkItem, event: str) -> list[Effect]:
+    effects = item.status.effects
+    return [effect for effect in effects if effect.kind == announce.COMMENT and effect.params.get("event") == event]
+
+
+def _told(item: WorkItem, effect: Effect, own: tuple[Comment, ...]) -> list[Comment]:
+    """An effect's comments in the tracker; all are the operator's own."""
+    again = again_id(item, effect)
+    return [comment for comment in own if comment.id == effect.ref or comment.said_as == again]
 
 
 def decision_name(item: WorkItem, said: str) -> str:

@@ -23,6 +23,7 @@ class Words:
         """Take the API server, the channels, and whom to tell."""
         self._api = api
         self._channels = channels
+        self._texts = telling.Telling(channels)
         self._tell = tell
 
     async def listen(self, visit: Visit, listed: WorkItem) -> None:
@@ -31,6 +32,12 @@ class Words:
         if item is None or item.metadata.uid != listed.metadata.uid or item.status.phase not in inbox.WAITING:
             return
         conversation = await self._conversation(visit, item)
+        request = inbox.lost(conversation)
+        if request is not None:
+            text = await self._texts.text("comment", item, visit.repository, request.params)
+            await visit.project.comment(issue_of(item), inbox.again_id(item, request), text)
+            log.info("asked again in the tracker", item=item.key, effect=request.id)
+            return
         for reply in inbox.replies(conversation):
             if isinstance(reply, inbox.Say):
                 made = await self._api.create(cluster.DECISIONS, item.metadata.namespace, reply.manifest)

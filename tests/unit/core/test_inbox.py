@@ -334,3 +334,27 @@ def test_a_description_becomes_markdown(html: str, text: str) -> None:
     assert "\n".join(line.rstrip() for line in markdown(html).splitlines()) == "\n".join(
         line.rstrip() for line in text.splitlines()
     )
+
+
+# --- requests that are gone
+
+
+def test_a_request_that_somebody_deleted_is_known_to_be_lost() -> None:
+    assert inbox.lost(talk()) is None
+    gone = talk(say(":approved:", 25), own=ASKED[:1])
+    assert inbox.lost(gone) == TWICE[1]
+    again = Comment("r9", "u-bot", at(30), "<p>again</p>", external_id=inbox.again_id(gone.item, TWICE[1]))
+    back = talk(say(":approved:", 31), own=(ASKED[0], again))
+    assert inbox.lost(back) is None
+    (reply,) = inbox.replies(back)
+    assert isinstance(reply, Say)
+    assert reply.manifest["spec"]["approve"] == {"gate": "approved", "commit": NEW}
+
+
+def test_one_that_was_refused_for_good_is_lost_and_one_that_is_on_its_way_is_not() -> None:
+    failed, waiting = request(1, NEW, state="Failed"), request(1, NEW, state="Intended")
+    assert inbox.lost(talk(item=item(failed), own=())) == failed
+    assert inbox.lost(talk(item=item(waiting), own=())) is None
+    asked = request(1, NEW, "QuestionsAsked")
+    assert inbox.lost(talk(item=item(asked, phase="NeedsInput"), own=())) == asked
+    assert inbox.lost(talk(item=item(asked, phase="InProgress"), own=())) is None
