@@ -58,11 +58,7 @@ class Channels:
 
     async def notifier(self, repository: Repository, index: int) -> Notifier:
         """One of its notifiers. Raises errors.Transient, errors.Permanent."""
-        notifiers, name = repository.spec.notify, repository.metadata.name
-        if index >= len(notifiers):
-            message = f"Repository {name} has no notifier number {index + 1} any more"
-            raise errors.Permanent("NotifierGone", message)
-        chosen, field = notifiers[index], f"spec.notify[{index}]"
+        name, chosen, field = repository.metadata.name, repository.spec.notify[index], f"spec.notify[{index}]"
         if chosen.telegram is not None:
             return await self._telegram(repository, chosen.telegram, field)
         if chosen.apprise is not None:

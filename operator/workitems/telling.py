@@ -88,8 +88,13 @@ class Telling:
     async def notify(self, item: WorkItem, effect: Effect) -> Result | None:
         """Send a message, at most once."""
         repository = await self._repository(item)
+        index = announce.notifier_for(effect, repository.spec.notify)
+        if index is None:
+            to = effect.params.get(announce.CHANNEL)
+            error = f"Repository {item.spec.repository} names no notifier {to} any more: the message is not sent"
+            return Result("Failed", reason="NotifierGone", error=error)
         # Whatever may fail without anything being sent comes first.
-        notifier = await self._channels.notifier(repository, int(effect.target.rpartition("-")[2]))
+        notifier = await self._channels.notifier(repository, index)
         text = await self.text("message", item, repository, effect.params)
         try:
             return Result(ref=await notifier.send(text) or None)

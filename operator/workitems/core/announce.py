@@ -9,6 +9,7 @@ what it asked for.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from workitems.api import Effect, Phase, Repository, WorkItem, WorkItemStatus
 from workitems.api.repository import Notifier, PlaneStates, PlaneTracker
@@ -23,6 +24,8 @@ TRACKER_STATE = "tracker-state"
 """Target of the state: a lane of its own, so that a misspelled state does not keep comments back."""
 MOST_WORDS = 16
 STAGE_STATE = "stage:"
+CHANNEL = "channel"
+"""A word of a message: the list of notifiers may be another when it is sent."""
 _FINAL_STATES = {Phase.DONE: "done", Phase.ABORTED: "aborted"}
 
 
@@ -81,7 +84,8 @@ def _messages(repository: Repository, facts: Facts, after: WorkItemStatus, numbe
     for index, notifier in enumerate(repository.spec.notify):
         for happening in _wanted(notifier, happened):
             target = f"notify-{index}"
-            yield _effect(f"{target}-{number}-{happening.event}", effects.NOTIFY, target, happening)
+            to = replace(happening, words={CHANNEL: channel_of(notifier), **happening.words})
+            yield _effect(f"{target}-{number}-{happening.event}", effects.NOTIFY, target, to)
 
 
 def _plane(repository: Repository) -> PlaneTracker | None:
@@ -128,6 +132,22 @@ def words(params: dict[str, str]) -> dict[str, str]:
     """All of an effect's words."""
     names = dict.fromkeys(name.partition(".")[0] for name in params)
     return {name: word(params, name) for name in names}
+
+
+def channel_of(notifier: Notifier) -> str:
+    """Whom a notifier tells, whatever its place in the list."""
+    if notifier.telegram is not None:
+        return f"telegram {notifier.telegram.chat_id} {notifier.telegram.message_thread_id or ''}".rstrip()
+    if notifier.apprise is not None:
+        return f"apprise {notifier.apprise.address.secret_name} {notifier.apprise.address.key}"
+    return ""
+
+
+def notifier_for(effect: Effect, notifiers: tuple[Notifier, ...]) -> int | None:
+    """The place of the notifier that a message is for; None: it is gone, and the message is nobody else's to read."""
+    wanted, index = effect.params.get(CHANNEL), int(effect.target.rpartition("-")[2])
+    places = (index, *range(len(notifiers)))
+    return next((at for at in places if at < len(notifiers) and channel_of(notifiers[at]) == wanted), None)
 
 
 def comment_id(item: WorkItem, what: str) -> str:

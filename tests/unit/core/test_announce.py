@@ -389,6 +389,41 @@ def test_channels_are_told_independently() -> None:
     assert [index for index, _ in people.messages] == [1, 0]
 
 
+def test_what_waits_for_a_chat_goes_to_that_chat_or_nowhere() -> None:
+    def to(chat: str, *events: str) -> dict[str, Any]:
+        return {"telegram": {**CHAT["telegram"], "chatId": chat}, "events": list(events)}
+
+    first, second, third = to("-1", "ApprovalWanted"), to("-2", "ApprovalWanted"), to("-3", "Blocked")
+    people = team(notify=[first, second])
+    people.away = errors.Transient("no connection")
+    people.world.go(approve=False)
+    people.away = None
+    repository = people.world.repository
+    assert repository is not None
+    repository["spec"]["notify"] = [third, to("-2", "Done")]
+    people.world.pass_time(minutes=10)
+    people.world.rest()
+    assert [index for index, _ in people.messages] == [1]
+    ends = {e.target: (e.state, e.reason) for e in people.world.status.effects if e.kind == "Notify"}
+    assert ends == {"notify-0": ("Failed", "NotifierGone"), "notify-1": ("Done", None)}
+    gone = next(e for e in people.world.status.effects if e.reason == "NotifierGone")
+    assert gone.last_error == "Repository shop names no notifier telegram -1 any more: the message is not sent"
+
+
+def test_a_message_follows_its_chat_to_another_place_in_the_list() -> None:
+    people = team(notify=[CHAT])
+    people.away = errors.Transient("no connection")
+    people.world.go(approve=False)
+    people.away = None
+    repository = people.world.repository
+    assert repository is not None
+    other = {"telegram": {**CHAT["telegram"], "chatId": "-9"}}
+    repository["spec"]["notify"] = [other, CHAT]
+    people.world.pass_time(minutes=10)
+    people.world.rest()
+    assert {index for index, _ in people.messages} == {1}
+
+
 def test_russian() -> None:
     people = team(messages={"language": "ru"})
     people.world.go(approve=False)
