@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+from collections.abc import Callable
+from datetime import datetime
 from typing import Any
 
-from workitems import cluster, connect, errors
+from workitems import cluster, connect, errors, messages
 from workitems.api import Repository
 from workitems.api.repository import AppriseNotifier, PlaneTracker, TelegramNotifier
+from workitems.core import events
 from workitems.integrations import http, plane, telegram
 from workitems.integrations.apprise import AppriseChannel
 from workitems.integrations.notifier import Notifier
@@ -33,10 +36,18 @@ CHAT_PATIENCE_SECONDS = 20.0
 class Channels:
     """One client for every channel, one pace for every key."""
 
-    def __init__(self, api: cluster.Cluster, clients: connect.Clients) -> None:
-        """Take the connection to the API server, and who reads Repositories and Secrets."""
+    def __init__(
+        self,
+        api: cluster.Cluster,
+        clients: connect.Clients,
+        event: Callable[[dict[str, Any]], None],
+        now: Callable[[], datetime],
+    ) -> None:
+        """Take the API server, who reads Repositories and Secrets, whom to tell of an Event, and the clock."""
         self._api = api
         self._clients = clients
+        self._event = event
+        self._now = now
         self._connections = http.Connections()
         self._paces: dict[tuple[str, str], Pace] = {}
 
@@ -66,12 +77,18 @@ class Channels:
         raise errors.Permanent("NotifierUnknown", f"{field} of Repository {name} is of a kind that this version lacks")
 
     async def templates(self, repository: Repository) -> Own | None:
-        """A team's own templates; a ConfigMap that is not there has none. Raises errors.Transient."""
-        ref = repository.spec.messages.templates
+        """A team's own templates; what is wrong with them as a whole is an Event. Raises errors.Transient."""
+        ref, namespace = repository.spec.messages.templates, repository.metadata.namespace
         if ref is None:
             return None
-        body = await self._api.get(cluster.CONFIG_MAPS, repository.metadata.namespace, ref.config_map_name)
-        return Own(ref.config_map_name, (body or {}).get("data") or {})
+        body = await self._api.get(cluster.CONFIG_MAPS, namespace, ref.config_map_name)
+        own = Own(ref.config_map_name, (body or {}).get("data") or {})
+        unknown = messages.unknown(own)
+        if body is None:
+            self._warn(repository, f"there is no ConfigMap {own.source} in namespace {namespace}: create it")
+        elif unknown:
+            self._warn(repository, f"ConfigMap {own.source} has keys that nothing is told by: {', '.join(unknown)}")
+        return own
 
     async def document(self, repository: Repository, commit: str, path: str) -> str | None:
         """A file at a commit by the Repository's forge; None without one, or if it is not there. Raises as `forge`."""
@@ -120,6 +137,10 @@ class Channels:
         namespace, name = repository.metadata.namespace, repository.metadata.name
         address, _ = await self._clients.secret(namespace, chosen.address, f"{field}.apprise.address", name)
         return await AppriseChannel.opened(address)
+
+    def _warn(self, repository: Repository, message: str) -> None:
+        said = f"spec.messages.templates: {message}; until then the built-in texts are used"
+        self._event(events.templates_unusable(repository, said, self._now()))
 
     def _pace(self, key: tuple[str, str], what: str, *limits: Limit, **options: Any) -> Pace:
         found = self._paces.get(key)

@@ -120,11 +120,11 @@ class Operator:
         self._health = health.Health(self._pulse, self._queue, self._metrics, paths)
         ledger = slots.Slots()
         wake = self._queue.add
-        self._channels = Channels(api, clients)
+        tell = Tell(wake, lambda event: self._events.send([event]), clock)
+        self._channels = Channels(api, clients, tell.event, clock)
         carriers = {**ForgeEffects(clients.forge).carriers(), **Telling(self._channels).carriers()}
         self._outbox = Outbox(self._observer.item, carriers, wake, clock)
         every = settings.tracker_poll_seconds
-        tell = Tell(wake, lambda event: self._events.send([event]), clock)
         self._inbox = Inbox(api, self._channels, settings.watch_namespaces, every, tell)
         self._plane_webhooks = webhooks.Channel(PlaneWebhooks(), self._inbox.heard)
         self._readings = Readings(clients.forge, wake, self.clock)

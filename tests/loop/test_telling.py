@@ -11,11 +11,11 @@ import pytest
 
 from tests.loop import virtual
 from tests.loop.lab import NAMESPACE, Lab
-from tests.loop.store import CONFIG_MAPS, SECRETS
+from tests.loop.store import CONFIG_MAPS, EVENTS, SECRETS
 from tests.standins.plane import BOT_KEY, Plane
 from tests.standins.telegram import TOKEN, Telegram
 from tests.unit.core.people import read
-from tests.unit.core.world import review
+from tests.unit.core.world import End, review
 
 STATES = {
     "inProgress": "In Progress",
@@ -246,4 +246,30 @@ async def test_templates_and_tokens_are_those_of_the_moment(lab: Lab) -> None:
             "Шаблон message.StageChanged из ConfigMap texts непригоден: line 1: TemplateSyntaxError"
             in telegram.texts[0]
         )
+        await lab.stop()
+
+
+async def test_templates_that_are_not_there_or_misspelled_are_an_event_and_the_built_in_ones_are_used(lab: Lab) -> None:
+    async with team(lab, tracker=None, messages={"templates": {"configMapName": "texts"}}) as (_, telegram):
+        lab.start()
+        lab.item("et-1")
+        await lab.until_phase("InReview", "et-1")
+        await lab.until(lambda: len(telegram.texts) == 2, "the request")
+        data = {"message.Dnoe": "x", "message.Blocked": "{{ item.name }} steht", "note": "y"}
+        body = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "texts"}, "data": data}
+        lab.store.create(CONFIG_MAPS, NAMESPACE, body)
+        lab.kubelet.scripts["et-1", "architecture"] = [End(exit_code=1)]
+        lab.approve_always()
+        await lab.until(lambda: telegram.texts[-1] == "et-1 steht", "the block")
+        await lab.rest(60)
+        about = [event for event in lab.store.list(EVENTS) if event["involvedObject"]["name"] == "shop"]
+        assert {(event["involvedObject"]["kind"], event["reason"]) for event in about} == {
+            ("Repository", "TemplatesUnusable")
+        }
+        wrong = "message.Dnoe (did you mean message.Done?), note"
+        then = "; until then the built-in texts are used"
+        assert [event["message"] for event in about] == [
+            f"spec.messages.templates: there is no ConfigMap texts in namespace team-a: create it{then}",
+            f"spec.messages.templates: ConfigMap texts has keys that nothing is told by: {wrong}{then}",
+        ]
         await lab.stop()

@@ -6,6 +6,7 @@ An effect is written in the same status as the transition that decided it, and c
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from datetime import datetime
 
@@ -55,8 +56,21 @@ def intended(effects: tuple[Effect, ...], new: Effect) -> tuple[Effect, ...]:
         return effects
     kept = tuple(effect for effect in effects if effect.id != new.id and not _outdated_by(new, effect))
     if _is_news(new) and _news(kept) >= EFFECTS_WAITING:
-        return kept
+        return _bounded(_with_its_share(kept, new))
     return _bounded((*kept, new))
+
+
+def _with_its_share(kept: tuple[Effect, ...], new: Effect) -> tuple[Effect, ...]:
+    """The effects where there is no room: of the target that has most waiting, the newest is left out.
+
+    So what waits for a chat that is gone never keeps the tracker's comments out.
+    """
+    queues = Counter(effect.target for effect in (*waiting(kept), new) if _is_news(effect))
+    longest = max(queues, key=lambda target: (queues[target], target == new.target))
+    if longest == new.target:
+        return kept
+    surplus = [effect.id for effect in waiting(kept) if effect.target == longest][-1]
+    return (*(effect for effect in kept if effect.id != surplus), new)
 
 
 def _is_news(effect: Effect) -> bool:

@@ -38,6 +38,7 @@ _PHASES: dict[Phase, tuple[Kind, str]] = {
     Phase.ABORTED: ("Normal", "Aborted"),
 }
 _TRACKER = "TrackerFailed"
+_TEMPLATES = "TemplatesUnusable"
 REASONS = (
     "Started",
     *(f"Run{result}" for result in RunResult if result is not RunResult.SUCCEEDED),
@@ -45,6 +46,7 @@ REASONS = (
     "GateError",
     *(reason for _, reason in _PHASES.values()),
     _TRACKER,
+    _TEMPLATES,
 )
 """Every reason there is."""
 
@@ -74,6 +76,11 @@ def _words(item: WorkItem, transition: Transition, after: WorkItemStatus) -> Ite
 def tracker_failed(repository: Repository, reason: str, message: str, now: datetime) -> dict[str, Any]:
     """The Event about a Repository whose tracker cannot be listened to; the same trouble always has the same name."""
     return _made("Repository", repository.metadata, ("Warning", _TRACKER, f"{reason}: {message}"), now)
+
+
+def templates_unusable(repository: Repository, message: str, now: datetime) -> dict[str, Any]:
+    """The Event about a Repository whose own templates are not used, and nothing that it tells would say so."""
+    return _made("Repository", repository.metadata, ("Warning", _TEMPLATES, message), now)
 
 
 def _event(item: WorkItem, kind: Kind, reason: str, message: str, now: datetime) -> dict[str, Any]:

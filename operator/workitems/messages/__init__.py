@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import difflib
 import functools
 import importlib.resources
 from collections.abc import Mapping
@@ -31,7 +32,7 @@ TEXT_LIMIT = 256 * 1024
 AT_ONCE = 2
 """Texts that are made at the same time, each in a thread: agents write documents that take seconds to render."""
 
-__all__ = ["LANGUAGES", "WORDS", "Own", "Subject", "keys", "render", "rendered"]
+__all__ = ["LANGUAGES", "WORDS", "Own", "Subject", "keys", "render", "rendered", "unknown"]
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,16 @@ def keys() -> tuple[str, ...]:
     """All keys of templates, as in `comment.ApprovalWanted`."""
     built_in = _built_in("en")
     return tuple(f"{kind}.{event}" for kind in ("comment", "message") for event in built_in[kind])
+
+
+def unknown(own: Own) -> tuple[str, ...]:
+    """Keys of a team's own templates that nothing is told by, each with what it may have meant."""
+    known = keys()
+    found = []
+    for key in sorted(set(own.templates) - set(known)):
+        near = difflib.get_close_matches(key, known, 1)
+        found.append(f"{key} (did you mean {near[0]}?)" if near else key)
+    return tuple(found)
 
 
 async def rendered(

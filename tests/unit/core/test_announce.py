@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 import pytest
@@ -9,7 +10,8 @@ import pytest
 from tests.unit.core.people import CHAT, EVERYTHING, PLANE, People, team
 from tests.unit.core.world import DOCUMENTS, FORGE, End, World, good, one_stage, review, small_pipeline
 from workitems import errors
-from workitems.api import Phase
+from workitems.api import EFFECTS_WAITING, Effect, Phase
+from workitems.core import effects
 
 QUESTIONS = "# Questions\n\n1. One code or many?\n2. Refunds?\n"
 
@@ -387,6 +389,26 @@ def test_channels_are_told_independently() -> None:
     people = team(notify=[{**CHAT, "events": ["Done"]}, {**CHAT, "events": ["ApprovalWanted"]}])
     people.world.go()
     assert [index for index, _ in people.messages] == [1, 0]
+
+
+def test_a_chat_that_is_gone_does_not_keep_the_trackers_comments_out() -> None:
+    def waiting(target: str, count: int) -> tuple[Effect, ...]:
+        return tuple(Effect(id=f"{target}-{number}", kind="X", target=target) for number in range(count))
+
+    def queues(kept: tuple[Effect, ...]) -> Counter[str]:
+        return Counter(effect.target for effect in effects.waiting(kept))
+
+    kept = waiting("notify-0", EFFECTS_WAITING)
+    for number in range(100):
+        kept = effects.intended(kept, Effect(id=f"comment-{number}", kind="TrackerComment", target="tracker"))
+        kept = effects.intended(kept, Effect(id=f"more-{number}", kind="Notify", target="notify-0"))
+    assert queues(kept) == {"notify-0": 75, "tracker": 75}
+    # The oldest are kept, in their order.
+    assert [effect.id for effect in kept if effect.target == "tracker"] == [f"comment-{n}" for n in range(75)]
+    assert [effect.id for effect in kept if effect.target == "notify-0"] == [f"notify-0-{n}" for n in range(75)]
+    kept = effects.intended(kept, Effect(id="state-1", kind="TrackerState", target="tracker-state"))
+    assert queues(kept)["tracker-state"] == 1
+    assert sum(queues(kept).values()) == EFFECTS_WAITING
 
 
 def test_what_waits_for_a_chat_goes_to_that_chat_or_nowhere() -> None:
