@@ -75,6 +75,8 @@ class FakeForge(Forge):
     """Every change that was carried out."""
     reviewed: dict[int, tuple[Review, ...]] = field(default_factory=dict)
     webhooks: dict[str, str] = field(default_factory=dict)
+    branches: set[str] = field(default_factory=set)
+    """Those without a pull request whose documents can be read."""
     cut: Callable[[str], None] = field(default=lambda _moment: None)
     """Told before and after each change; may raise, which is how an operator dies."""
     guard: Callable[[str, str], None] = field(default=lambda _commit, _base: None)
@@ -97,6 +99,7 @@ class FakeForge(Forge):
             self.refuses,
             merges=list(self.merges),
             requests=list(self.requests),
+            branches=set(self.branches),
             guard=self.guard,
         )
 
@@ -246,7 +249,8 @@ class FakeForge(Forge):
 
     async def document(self, commit: str, path: str, most: int = 65536) -> str | None:
         await self._answer()
-        branches = [self.branch_of(pull.branch) for pull in self.pulls.values()]
+        names = {pull.branch for pull in self.pulls.values()} | self.branches
+        branches = [self.branch_of(name) for name in sorted(names)]
         text = next((branch.files.get(path) for branch in branches if branch.head == commit), None)
         return text if text is None else text[:most]
 

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
+from aiohttp import web
 
 from tests.loop import virtual
 from tests.loop.lab import NAMESPACE, Lab
@@ -15,7 +16,8 @@ from tests.loop.store import CONFIG_MAPS, EVENTS, SECRETS
 from tests.standins.plane import BOT_KEY, Plane
 from tests.standins.telegram import TOKEN, Telegram
 from tests.unit.core.people import read
-from tests.unit.core.world import End, review
+from tests.unit.core.world import FORGE, End, review
+from tests.unit.integrations.scripted import serving
 
 STATES = {
     "inProgress": "In Progress",
@@ -161,6 +163,25 @@ async def test_twenty_items_share_sixty_requests_a_minute_and_all_is_told(lab: L
         await lab.stop()
 
 
+async def test_killed_after_every_message_and_before_its_status_write_nothing_is_sent_twice(lab: Lab) -> None:
+    async with team(lab, tracker=None) as (_, telegram):
+        lab.approve_always()
+        telegram.changed = lab._die
+        lab.start()
+        lab.item("et-1")
+        over = settled(lab, "et-1")
+        while not over():
+            await lab.until(lambda: over() or not lab.server.tokens, "the end")
+            if not lab.server.tokens:
+                await lab.restart()
+        said = [text.partition("\n")[2] for text in telegram.texts]
+        assert len(said) == len(set(said)) == 8
+        assert said[-1].startswith("✅ Done")
+        ends = {(e.state, e.reason) for e in lab.status("et-1").effects if e.kind == "Notify"}
+        assert ends == {("Unknown", "MaybeSent")}
+        await lab.stop()
+
+
 @pytest.mark.slow
 async def test_a_chat_that_many_write_to_gets_every_message_once_however_long_it_takes(lab: Lab) -> None:
     async with team(lab, tracker=None) as (_, telegram):
@@ -219,6 +240,51 @@ async def test_a_token_that_is_wrong_over_night_loses_nothing(lab: Lab) -> None:
         await lab.until(settled(lab, "et-1"), "everything told")
         assert [read(html)[:9] for html in plane.said(issue)] == ["Stage ana", "Done. bra"]
         assert plane.state_of(issue) == "Done"
+        await lab.stop()
+
+
+async def test_questions_come_whole_from_the_forge_and_a_chat_gets_their_beginning(lab: Lab) -> None:
+    questions = "# Questions\n\n" + "".join(f"{n}. Which price does case {n} have?\n" for n in range(1, 300))
+    lab.repository_with_forge()
+    lab.forge.branches.add("workitem/et-1")
+    async with team(lab, forge=FORGE) as (plane, telegram):
+        lab.kubelet.scripts["et-1", "analysis"] = [End(writes={"01-questions.md": questions})]
+        issue = plane.issue("Discount codes")
+        lab.start()
+        lab.item("et-1", externalRef={"id": issue})
+        await lab.until_phase("NeedsInput", "et-1")
+        await lab.until(lambda: lab.status("et-1").outbox is None, "everything told")
+        (said,) = plane.said(issue)
+        assert "<li>Which price does case 1 have?</li>" in said
+        assert "<li>Which price does case 299 have?</li>" in said
+        assert f"/src/commit/{lab.status('et-1').head}/" in said
+        assert "only the beginning" not in said
+        heard = "".join(telegram.texts)
+        assert "1. Which price does case 1 have?" in heard
+        assert "case 299" not in heard
+        assert telegram.refusals == []
+        await lab.stop()
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+async def test_another_channel_is_told_by_apprise(lab: Lab) -> None:
+    """The real library, to a server on loopback; its address is a Secret."""
+    async with serving() as server:
+        server.answers = [web.Response() for _ in range(2)]
+        secret(lab, "shop-other", address=server.url.replace("http://", "json://"))
+        address = {"secretName": "shop-other", "key": "address"}
+        lab.repository(notify=[{"apprise": {"address": address}}])
+        lab.pipeline()
+        lab.start()
+        lab.item("et-1")
+        await lab.until_phase("InReview", "et-1")
+        await lab.until(lambda: lab.status("et-1").outbox is None, "everything told")
+        texts = [asked.body["message"] for asked in server.asked]
+        assert texts[0] == "et-1 Item et-1\nStage analysis"
+        assert texts[1].startswith(
+            "et-1 Item et-1\n✋ Stage analysis waits for approval (gate analysis-approved, commit"
+        )
+        assert {effect.state for effect in lab.status("et-1").effects if effect.target} == {"Done"}
         await lab.stop()
 
 

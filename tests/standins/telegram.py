@@ -77,6 +77,8 @@ class Telegram:
     hidden: int = 0
     """How many messages to send and then cut the connection."""
     away: bool = False
+    changed: Callable[[], None] = field(default=lambda: None)
+    """Called after a message arrived and before its answer."""
     url: str = ""
     clock: Callable[[], float] = field(default=lambda: asyncio.get_running_loop().time())
 
@@ -131,6 +133,7 @@ class Telegram:
         if wait:
             return 429, {**_no(429, f"Too Many Requests: retry after {wait}")[1], "parameters": {"retry_after": wait}}
         self.sent.append(Sent(chat, said, text, asked.get("message_thread_id")))
+        self.changed()
         return 200, {"ok": True, "result": {"message_id": len(self.sent)}}
 
     def _too_many(self, chat: str) -> int:

@@ -16,6 +16,15 @@ from workitems.core import effects
 QUESTIONS = "# Questions\n\n1. One code or many?\n2. Refunds?\n"
 
 
+TITLE = "et-12 Discount codes at checkout"
+
+
+def in_the_chat(people: People, said: str, lead: str) -> str:
+    """What a chat reads where the tracker reads `said`, whose cause and command come after `lead` and a sentence."""
+    cause = said.partition(lead)[2].removesuffix(asked(people)).rpartition(" This ")[0]
+    return f"{cause} {asked(people)}"
+
+
 def asked(people: People) -> str:
     """The Ready condition's command as it ends the comment."""
     command = people.world.message.partition("kubectl ")[2]
@@ -35,6 +44,11 @@ def test_a_stage_that_waits_for_approval_lists_its_documents_and_how_to_approve(
         "reason. Approvers: lead@example.com. On the command line, with your name for YOU: " + asked(people)
     )
     assert f'commit: "{head}"' in said
+    documents = ("02-brd.md", "03-trz.md", "04-acceptance-criteria.md", "05-test-plan.md")
+    assert people.heard[-1] == (
+        f"{TITLE} ✋ Stage analysis waits for approval (gate analysis-approved, commit {head[:12]}) "
+        f"{' '.join(f'• {DOCUMENTS}/{name}' for name in documents)} {asked(people)}"
+    )
 
 
 def test_every_approval_that_a_stage_asks_for_is_asked_for_by_its_name() -> None:
@@ -101,6 +115,10 @@ def test_a_stage_without_documents_and_without_questions_says_so() -> None:
         "failed: 02-brd.md, 03-trz.md, 04-acceptance-criteria.md, 05-test-plan.md are missing or empty"
     )
     assert said.endswith("This continues it: " + asked(people))
+    assert people.heard[-1] == (
+        f"{TITLE} ⛔ Stage analysis finished without its documents and without questions "
+        + in_the_chat(people, said, "without questions. ")
+    )
 
 
 def test_a_conflict_shows_its_first_500_characters() -> None:
@@ -166,6 +184,8 @@ def test_a_failed_deploy_says_that_nothing_is_tried_again() -> None:
     assert said.startswith("Deploy failed in stage deploy; nothing is tried again by itself. deployer run ")
     assert "health check failed: rolled back" in said
     assert said.endswith(asked(people))
+    heard = f"{TITLE} ⛔ Deploy failed in stage deploy " + in_the_chat(people, said, "tried again by itself. ")
+    assert people.heard[-2] == heard
 
 
 def test_used_up_retries_need_a_person() -> None:
@@ -179,6 +199,8 @@ def test_used_up_retries_need_a_person() -> None:
     )
     assert said.endswith("This continues the item, with fresh attempts: " + asked(people))
     assert sum("asks for changes" in text for text in people.told) == 2
+    heard = in_the_chat(people, said, "a person must look. ")
+    assert people.heard[-2] == f"{TITLE} ⛔ All attempts are used up in stage development {heard}"
 
 
 def merging(*gates: dict[str, Any]) -> People:
@@ -206,6 +228,11 @@ def test_a_merge_that_is_refused_needs_a_person() -> None:
         "The merge failed: it needs a person. Pull request 7 must be merged by hand, or made mergeable. "
     )
     assert said.endswith("This tries again: " + asked(people))
+    assert "2 approvals are required" in said
+    assert people.heard[-1] == (
+        f"{TITLE} ⛔ The merge failed: it needs a person (pull request 7) "
+        + in_the_chat(people, said, "or made mergeable. ")
+    )
 
 
 def test_what_blocks_an_item_comes_with_the_command_that_continues() -> None:
