@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import os
+import shutil
 import subprocess
 import tempfile
 import time
@@ -162,6 +163,20 @@ class Repository:
                 return
             time.sleep(PAUSE_SECONDS)
         raise GiteaError(f"{self.url} took a push and calls itself empty all the same")
+
+    def restore(self, content: Path, message: str) -> bool:
+        """Make main a folder's content again, by a commit on top; False where it is that already."""
+        with tempfile.TemporaryDirectory() as scratch:
+            tree = Path(scratch) / "tree"
+            self.git(Path(scratch), "clone", "--quiet", "--branch=main", self.url, str(tree))
+            self.git(tree, "rm", "-r", "--quiet", ".")
+            shutil.copytree(content, tree, dirs_exist_ok=True)
+            self.git(tree, "add", "--all")
+            if not self.git(tree, "status", "--porcelain"):
+                return False
+            self.git(tree, "commit", "--quiet", "--message", message)
+            self.git(tree, "push", "--quiet", self.url, "HEAD:refs/heads/main")
+            return True
 
     def git(self, folder: Path, *arguments: str) -> str:
         """Run git in a folder as this user, for pushes that REST cannot make. Raises GiteaError when it fails."""
