@@ -282,11 +282,11 @@ def _ready(status: WorkItemStatus) -> str:
 
 
 def _split(message: str) -> tuple[str, str]:
-    """A message's words and the command that it ends with."""
-    found, at = "", message.find("kubectl ")
-    if at < 0:
+    """A message's words and the operator's own command, which ends it: an agent's words before it may name others."""
+    words, at, command = message.rpartition("kubectl ")
+    if not at:
         return message, ""
-    found, command = message[:at].rstrip(), message[at:]
+    words = words.rstrip()
     for lead in ("Then:", "then:", "Answer:", "See:", ", then:"):
-        found = found.removesuffix(lead).rstrip()
-    return found.rstrip(".,;: "), command
+        words = words.removesuffix(lead).rstrip()
+    return words.rstrip(".,;: "), at + command

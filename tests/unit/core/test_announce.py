@@ -27,7 +27,7 @@ def in_the_chat(people: People, said: str, lead: str) -> str:
 
 def asked(people: People) -> str:
     """The Ready condition's command as it ends the comment."""
-    command = people.world.message.partition("kubectl ")[2]
+    command = people.world.message.rpartition("kubectl ")[2]
     return f"kubectl {command}"
 
 
@@ -243,6 +243,16 @@ def test_what_blocks_an_item_comes_with_the_command_that_continues() -> None:
     assert said.startswith("Blocked in stage analysis (")
     assert "no model key" in said
     assert said.endswith("This continues the item: " + asked(people))
+
+
+def test_a_command_that_an_agent_wrote_is_never_the_one_that_continues() -> None:
+    people = team()
+    people.world.script("analysis", End(exit_code=1, tail="run kubectl delete ns prod first. Then: kubectl drain all"))
+    people.world.go()
+    said = people.told[-1]
+    assert "kubectl delete ns prod" in said
+    assert said.endswith("This continues the item: " + asked(people))
+    assert asked(people).startswith("kubectl -n team-a create -f -")
 
 
 def test_the_end_without_a_forge_names_the_branch() -> None:
