@@ -101,7 +101,7 @@ class Channels:
 
     async def _tracker(self, repository: Repository) -> tuple[PlaneProject, Pace]:
         namespace, name = repository.metadata.namespace, repository.metadata.name
-        chosen = repository.spec.tracker.plane if repository.spec.tracker is not None else None
+        chosen = repository.spec.plane
         if chosen is None:
             raise errors.Permanent("NoTracker", f"Repository {name} has no tracker any more: name one in spec.tracker")
         token, version = await self._clients.secret(namespace, chosen.token, "spec.tracker.plane.token", name)

@@ -100,7 +100,7 @@ class Registration:
         if webhooks is None or not webhooks.manage:
             # Whoever wants to manage it themselves finds it at the forge, and no word of ours about it: nor which
             # generation was observed, because nothing is written about the next one.
-            others = tuple(c for c in before.conditions if c.type != REGISTERED)
+            others = conditions.without(before.conditions, REGISTERED)
             nothing = {"conditions": others, "webhook": None, "observed_generation": None}
             await self._write(repository, before.model_copy(update=nothing))
             return
@@ -155,9 +155,8 @@ class Registration:
         return RegisteredWebhook(id=found, url=url, secret_version=version)
 
     def _conditions(self, repository: Repository, outcome: tuple[str, str, str]) -> tuple[Condition, ...]:
-        old = repository.status.conditions
-        new = conditions.replaced(old, (REGISTERED, *outcome), repository.metadata.generation, self._clock())
-        return (*(c for c in old if c.type != REGISTERED), new)
+        entry = (REGISTERED, *outcome)
+        return conditions.put(repository.status.conditions, entry, repository.metadata.generation, self._clock())
 
     async def _write(self, repository: Repository, status: RepositoryStatus) -> None:
         if status == repository.status:

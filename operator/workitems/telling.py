@@ -67,7 +67,7 @@ class Telling:
     async def state(self, item: WorkItem, effect: Effect) -> Result | None:
         """Move the item's issue; a state that is not named any more is not told."""
         repository = await self._repository(item)
-        plane = repository.spec.tracker.plane if repository.spec.tracker is not None else None
+        plane = repository.spec.plane
         name = announce.state_named(effect.params["state"], plane.states) if plane is not None else None
         issue = item.spec.external_ref
         if name is None or issue is None:
@@ -110,7 +110,7 @@ class Telling:
         """What a person reads of an event. Raises errors.Transient, errors.Permanent."""
         event, words = params["event"], dict[str, Any](announce.words(params))
         words["documents"] = tuple(words.get("documents", "").split("\n")) if words.get("documents") else ()
-        plane = repository.spec.tracker.plane if repository.spec.tracker is not None else None
+        plane = repository.spec.plane
         if plane is not None:
             words |= {"approvers": plane.approvers, "approved_state": plane.states.approved or ""}
         if event in WITH_DOCUMENTS and words.get("file"):

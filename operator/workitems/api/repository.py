@@ -341,6 +341,11 @@ class RepositorySpec(Model):
     webhooks: Webhooks | None = None
     """What the forge and the tracker tell at once instead of being asked for."""
 
+    @property
+    def plane(self) -> PlaneTracker | None:
+        """The tracker, where it is Plane."""
+        return self.tracker.plane if self.tracker is not None else None
+
 
 class RegisteredWebhook(Model):
     """The webhook that the operator registered at the forge."""

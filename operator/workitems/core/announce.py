@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from workitems.api import Effect, Phase, Repository, WorkItem, WorkItemStatus
-from workitems.api.repository import Notifier, PlaneStates, PlaneTracker
+from workitems.api.repository import Notifier, PlaneStates
 from workitems.core import effects, happenings
 from workitems.core.conditions import FINISHED
 from workitems.core.facts import Facts
@@ -57,7 +57,7 @@ def _state_to_tell(facts: Facts, after: WorkItemStatus) -> str | None:
         # How its states are called nobody knows now, but an item that is over is not looked at again.
         ends = after.phase in FINISHED and before.phase not in FINISHED
         return _FINAL_STATES[after.phase] if ends and told else None
-    plane = _plane(facts.repository)
+    plane = facts.repository.spec.plane
     if plane is None:
         return None
     key, old = state_key(after, plane.states), state_key(before, plane.states)
@@ -76,7 +76,7 @@ def _heard_in_tracker(before: WorkItemStatus, after: WorkItemStatus) -> bool:
 def _messages(repository: Repository, facts: Facts, after: WorkItemStatus, number: int) -> Iterator[Effect]:
     """The comments and the notifiers' messages about this step."""
     happened = list(happenings.happenings(facts, after))
-    if _plane(repository) is not None and facts.item.spec.external_ref is not None:
+    if repository.spec.plane is not None and facts.item.spec.external_ref is not None:
         told = [happening for happening in happened if happening.comment]
         # Decisions are answered one by one; of the rest, the first says most.
         for index, happening in enumerate((*_answers(told), *_others(told)[:1])):
@@ -86,10 +86,6 @@ def _messages(repository: Repository, facts: Facts, after: WorkItemStatus, numbe
             target = f"notify-{index}"
             to = replace(happening, words={CHANNEL: channel_of(notifier), **happening.words})
             yield _effect(f"{target}-{number}-{happening.event}", effects.NOTIFY, target, to)
-
-
-def _plane(repository: Repository) -> PlaneTracker | None:
-    return repository.spec.tracker.plane if repository.spec.tracker is not None else None
 
 
 def state_key(status: WorkItemStatus, states: PlaneStates) -> str | None:

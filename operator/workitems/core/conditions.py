@@ -42,7 +42,7 @@ def apply(status: WorkItemStatus, reason: str, message: str, generation: int, no
     if phase in FINISHED:
         wanted.append(("Succeeded", "True" if phase is Phase.DONE else "False", reason, message))
     observed = observable(status, generation)
-    conditions = tuple(replaced(status.conditions, entry, observed, now) for entry in wanted)
+    conditions = tuple(_replaced(status.conditions, entry, observed, now) for entry in wanted)
     others = tuple(condition for condition in status.conditions if condition.type not in KINDS)
     return status.model_copy(update={"conditions": (*conditions, *others), "observed_generation": observed})
 
@@ -56,15 +56,26 @@ def fetched(
     status: WorkItemStatus, missing: Collection[NotFetched], generation: int, now: datetime
 ) -> tuple[Condition, ...]:
     """The conditions, with what the branch has and no run gets: there only while something is missing."""
-    others = tuple(condition for condition in status.conditions if condition.type != FETCHED)
     if not missing:
-        return others
+        return without(status.conditions, FETCHED)
     parts = " and ".join(_NOT_FETCHED[kind] for kind in missing)
     entry = (FETCHED, "False", "NotFetched", f"what agents and command gates see of the repository lacks {parts}")
-    return (*others, replaced(status.conditions, entry, generation, now))
+    return put(status.conditions, entry, generation, now)
 
 
-def replaced(
+def without(conditions: tuple[Condition, ...], kind: str) -> tuple[Condition, ...]:
+    """The conditions but the one of this type."""
+    return tuple(condition for condition in conditions if condition.type != kind)
+
+
+def put(
+    conditions: tuple[Condition, ...], entry: tuple[str, str, str, str], generation: int | None, now: datetime
+) -> tuple[Condition, ...]:
+    """The conditions with one of them, at the end, as `entry` says: its type, status, reason and message."""
+    return (*without(conditions, entry[0]), _replaced(conditions, entry, generation, now))
+
+
+def _replaced(
     conditions: tuple[Condition, ...], entry: tuple[str, str, str, str], generation: int | None, now: datetime
 ) -> Condition:
     """What takes the place of a condition of its type: `entry` is type, status, reason and message."""

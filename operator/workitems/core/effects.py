@@ -137,14 +137,12 @@ def described(status: WorkItemStatus, generation: int, now: datetime) -> WorkIte
     # Those within the cluster too: an item that is over is found again by this alone.
     pending = any(effect.state == "Intended" for effect in status.effects)
     status = status.model_copy(update={"outbox": "Pending" if pending else None})
-    others = tuple(c for c in status.conditions if c.type != DELIVERED)
     if not any(effect.target for effect in status.effects):
         return status
     reason, message = _late(status.effects)
     entry = (DELIVERED, "True" if reason == "Delivered" else "False", reason, message)
     observed = conditions.observable(status, generation)
-    condition = conditions.replaced(status.conditions, entry, observed, now)
-    return status.model_copy(update={"conditions": (*others, condition)})
+    return status.model_copy(update={"conditions": conditions.put(status.conditions, entry, observed, now)})
 
 
 def _late(effects: tuple[Effect, ...]) -> tuple[str, str]:

@@ -21,7 +21,7 @@ from workitems import cluster, errors
 from workitems.api import Repository
 from workitems.channels import Channels
 from workitems.inbox.looks import Looks
-from workitems.inbox.visit import Tell, plane_of
+from workitems.inbox.visit import Tell
 from workitems.integrations.plane_webhooks import ISSUE
 from workitems.integrations.webhook import Delivery
 
@@ -97,7 +97,7 @@ class Inbox:
                 except ValidationError as error:
                     log.warning("unreadable", repository=body["metadata"]["name"], error=str(error))
                     continue
-                if plane_of(repository) is not None:
+                if repository.spec.plane is not None:
                     found.append(repository)
         return found
 

@@ -20,7 +20,7 @@ from workitems.channels import Channels
 from workitems.core import inbox
 from workitems.core.tracker import Issue
 from workitems.inbox.issues import Issues
-from workitems.inbox.visit import Again, Seen, Tell, Visit, issue_of, plane_of
+from workitems.inbox.visit import Again, Seen, Tell, Visit, issue_of
 from workitems.inbox.words import Words
 
 log = structlog.stdlib.get_logger(__name__)
@@ -94,7 +94,7 @@ class Looks:
     # --- how
 
     async def _visit(self, repository: Repository, again: Again, *, hurry: bool) -> Visit | None:
-        plane = plane_of(repository)
+        plane = repository.spec.plane
         if plane is None:
             return None
         if self._seen is None or self._seen.plane != plane:

@@ -78,11 +78,6 @@ class Visit:
     again: Again
 
 
-def plane_of(repository: Repository) -> PlaneTracker | None:
-    """The Repository's tracker, where it is Plane."""
-    return repository.spec.tracker.plane if repository.spec.tracker is not None else None
-
-
 def issue_of(item: WorkItem) -> str:
     """Id of the item's issue; "": it has none."""
     return item.spec.external_ref.id if item.spec.external_ref is not None else ""
