@@ -17,6 +17,7 @@ import pathlib
 import random
 import ssl
 import threading
+from collections.abc import AsyncIterator
 from typing import Any, Self
 
 import aiohttp
@@ -110,6 +111,8 @@ class FaultProxy:
             await self._stop.wait()
             self._cut()
             await runner.cleanup()
+        # What was aborted is closed in the loop's next round.
+        await asyncio.sleep(0)
 
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
         body = await request.read()
@@ -130,15 +133,24 @@ class FaultProxy:
         if isinstance(fault, int):
             self.counts[str(fault)] += 1
             return _refusal(fault)
-        async with self._session.request(
-            request.method, _url(request), headers=_asked(request), data=body or None
-        ) as answer:
+        async with self._ask(request, body) as answer:
             content = await answer.read()
             if fault == LOST:
                 self.counts[LOST] += 1
                 return _hang_up(request)
             self.counts["passed"] += 1
             return web.Response(body=content, status=answer.status, headers=_headers(answer.headers))
+
+    @contextlib.asynccontextmanager
+    async def _ask(self, request: web.BaseRequest, body: bytes) -> AsyncIterator[aiohttp.ClientResponse]:
+        asked = self._session.request(request.method, _url(request), headers=_asked(request), data=body or None)
+        async with asked as answer:
+            try:
+                yield answer
+            finally:
+                # Left to close politely, what is cut would wait for the API server's farewell after the loop's end.
+                if answer.connection is not None and answer.connection.transport is not None:
+                    answer.connection.transport.abort()
 
     def _fault(self, request: web.BaseRequest) -> int | str | None:
         if self._chance.random() >= self.rate:
@@ -170,7 +182,7 @@ class FaultProxy:
         return _hang_up(request)
 
     async def _relay(self, request: web.BaseRequest, response: web.StreamResponse) -> None:
-        async with self._session.get(_url(request), headers=_asked(request)) as answer:
+        async with self._ask(request, b"") as answer:
             response.set_status(answer.status)
             await response.prepare(request)
             # No lines: an object may be longer than what aiohttp takes for one.
