@@ -1,8 +1,8 @@
 # Three images from one base: `operator` (the operator and the runner), `agent` (what an agent and a command gate need)
 # and `claude` (the agent image with the Claude Code CLI, 381 MB more).
-# BASE is any Debian or Ubuntu image with Python 3.11 or later; a cluster without a registry builds its own. A tag may
-# mean another image tomorrow: a release names the digest in hack/release/base.digest (hack/release/images.sh).
-ARG BASE=docker.io/library/python:3.13-slim-bookworm
+# BASE is any Debian or Ubuntu image with Python 3.11 or later; a cluster without a registry builds its own. The digest
+# (of the index, so for every platform) is what counts, the tag is for readers; Renovate updates both.
+ARG BASE=docker.io/library/python:3.13.14-slim-bookworm@sha256:67a1e1f215ccda113cfc024e8639049257e88f273898f595b61476d128d387e8
 
 FROM ${BASE} AS git
 RUN if ! command -v git >/dev/null || ! command -v ssh >/dev/null || ! command -v make >/dev/null; then \

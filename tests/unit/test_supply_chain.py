@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import sys
 import tomllib
-from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -18,7 +18,6 @@ ROOT = Path(__file__).parents[2]
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
 SCRIPTS = sorted((ROOT / "hack" / "release").glob("*.sh"))
 BIN = Path(sys.executable).parent
-Releasing = Callable[[str], tuple[subprocess.CompletedProcess[str], str]]
 
 
 def run(*command: str | Path) -> subprocess.CompletedProcess[str]:
@@ -28,6 +27,11 @@ def run(*command: str | Path) -> subprocess.CompletedProcess[str]:
 def test_the_workflows_are_what_github_reads() -> None:
     assert WORKFLOWS
     done = run(BIN / "check-jsonschema", "--builtin-schema", "vendor.github-workflows", *WORKFLOWS)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_what_updates_the_pins_is_configured_as_it_reads_it() -> None:
+    done = run(BIN / "check-jsonschema", "--builtin-schema", "vendor.renovate", ROOT / ".github/renovate.json")
     assert done.returncode == 0, done.stdout + done.stderr
 
 
@@ -81,59 +85,104 @@ def test_every_image_starts_from_the_one_base() -> None:
     stages = set(re.findall(r"^FROM \S+ AS (\S+)$", text, re.MULTILINE))
     bases = set(re.findall(r"^FROM (\S+)", text, re.MULTILINE))
     assert bases - stages == {"${BASE}"}, "one more image to pin and to trust"
+    fetched = set(re.findall(r"(?:--from|from)=([\w./:@-]+)", text))
+    assert fetched <= stages, "one more image to pin and to trust"
+
+
+@dataclass(frozen=True)
+class Releasing:
+    """A checkout, and what its release scripts ask docker, helm and cosign for."""
+
+    checkout: Path
+    programs: Path
+
+    def answer(self, name: str, script: str) -> None:
+        """A program that notes how it was called, and then does this."""
+        program = self.programs / name
+        program.write_text(f'#!/bin/sh\necho {name} "$@" >> {self.programs}/log\n{script}\n')
+        program.chmod(0o755)
+
+    def run(self, script: str) -> subprocess.CompletedProcess[str]:
+        command = [str(self.checkout / "hack/release" / script), "ghcr.io/Some-Owner", "1.2.3"]
+        path = {**os.environ, "PATH": f"{self.programs}:{os.environ['PATH']}"}
+        return subprocess.run(command, capture_output=True, text=True, check=False, env=path)
+
+    def asked(self) -> list[str]:
+        log = self.programs / "log"
+        return log.read_text().splitlines() if log.exists() else []
 
 
 @pytest.fixture
 def releasing(tmp_path: Path) -> Releasing:
-    """images.sh in a checkout whose base.digest says this: how it ends, and what it asked docker and cosign for."""
-    checkout, programs, log = tmp_path / "checkout", tmp_path / "bin", tmp_path / "log"
-    shutil.copytree(ROOT / "hack/release", checkout / "hack/release")
+    checkout, programs = tmp_path / "checkout", tmp_path / "bin"
+    for folder in ("hack/release", "charts"):
+        shutil.copytree(ROOT / folder, checkout / folder)
     shutil.copy(ROOT / "Dockerfile", checkout)
     programs.mkdir()
-    for name in ("docker", "cosign"):
-        program = programs / name
-        program.write_text(
-            f"""#!/bin/sh
-echo {name} "$@" >> {log}
-while [ $# -gt 1 ]; do
-    if [ "$1" = --metadata-file ]; then echo '{{"containerimage.digest": "sha256:{name}"}}' > "$2"; fi
+    found = Releasing(checkout, programs)
+    found.answer("cosign", "")
+    found.answer(
+        "docker",
+        """while [ $# -gt 1 ]; do
+    if [ "$1" = --metadata-file ]; then echo '{"containerimage.digest": "sha256:pushed"}' > "$2"; fi
     shift
-done
-"""
-        )
-        program.chmod(0o755)
-
-    def release(pinned: str) -> tuple[subprocess.CompletedProcess[str], str]:
-        (checkout / "hack/release/base.digest").write_text(f"{pinned}\n")
-        command = [str(checkout / "hack/release/images.sh"), "ghcr.io/Some-Owner", "1.2.3"]
-        path = {**os.environ, "PATH": f"{programs}:{os.environ['PATH']}"}
-        done = subprocess.run(command, capture_output=True, text=True, check=False, env=path)
-        return done, log.read_text() if log.exists() else ""
-
-    return release
+done""",
+    )
+    return found
 
 
-BASE = "docker.io/library/python:3.13-slim-bookworm"
+NAME = "docker.io/library/python"
+DIGEST = f"sha256:{'a' * 64}"
 
 
-@pytest.mark.parametrize("pinned", ["unknown", "", BASE, f"{BASE}@sha256:abc", f"docker.io/other@sha256:{'a' * 64}"])
-def test_a_release_without_the_digest_of_its_base_is_refused(releasing: Releasing, pinned: str) -> None:
-    done, asked = releasing(pinned)
+@pytest.mark.parametrize("base", ["", NAME, f"{NAME}:3.13", f"{NAME}@{DIGEST}", f"{NAME}:3.13@sha256:abc"])
+def test_a_release_on_a_base_without_tag_and_digest_is_refused(releasing: Releasing, base: str) -> None:
+    dockerfile = releasing.checkout / "Dockerfile"
+    dockerfile.write_text(re.sub(r"(?m)^ARG BASE=.*$", f"ARG BASE={base}", dockerfile.read_text()))
+    done = releasing.run("images.sh")
     assert done.returncode == 1
-    assert "run hack/release/base.sh" in done.stderr
-    assert asked == ""
+    assert "a release wants NAME:TAG@sha256:DIGEST" in done.stderr
+    assert releasing.asked() == []
 
 
-def test_a_release_builds_on_the_committed_digest_and_signs_what_it_pushed(releasing: Releasing) -> None:
-    done, asked = releasing(f"{BASE}@sha256:{'a' * 64}")
+def test_a_release_builds_on_the_dockerfiles_base_and_signs_what_it_pushed(releasing: Releasing) -> None:
+    done = releasing.run("images.sh")
     assert done.returncode == 0, done.stderr
-    builds = [line for line in asked.splitlines() if " build " in line]
+    builds = [line for line in releasing.asked() if " build " in line]
     names = [f"ghcr.io/some-owner/workitem-{name}" for name in ("operator", "agent", "claude")]
     assert [re.findall(r"--tag (\S+)", line) for line in builds] == [[f"{name}:1.2.3"] for name in names]
-    assert all(f"--build-arg BASE={BASE}@sha256:{'a' * 64} " in line for line in builds)
     assert all("--platform linux/amd64,linux/arm64 " in line and "--sbom=true" in line for line in builds)
-    signed = [line for line in asked.splitlines() if line.startswith("cosign")]
-    assert signed == [f"cosign sign --yes {name}@sha256:docker" for name in names]
+    assert not any("--build-arg" in line for line in builds)
+    signed = [line for line in releasing.asked() if line.startswith("cosign")]
+    assert signed == [f"cosign sign --yes {name}@sha256:pushed" for name in names]
+
+
+def test_a_released_chart_names_the_owners_images_and_is_signed(releasing: Releasing) -> None:
+    releasing.answer(
+        "helm",
+        f"""if [ "$1" = package ]; then cp "$2/values.yaml" {releasing.programs}/packaged.yaml; fi
+if [ "$1" = push ]; then echo "Digest: sha256:pushed" >&2; fi""",
+    )
+    done = releasing.run("chart.sh")
+    assert done.returncode == 0, done.stderr
+    packaged = yaml.safe_load((releasing.programs / "packaged.yaml").read_text())
+    names = [packaged[name]["repository"] for name in ("image", "agentImage", "claudeImage")]
+    assert names == [f"ghcr.io/some-owner/workitem-{name}" for name in ("operator", "agent", "claude")]
+    assert releasing.asked()[-1] == "cosign sign --yes ghcr.io/some-owner/charts/workitem-operator@sha256:pushed"
+
+
+@pytest.mark.parametrize(
+    ("push", "says"),
+    [("echo denied: no packages for you >&2; exit 1", "denied"), ("echo Pushed to nowhere", "names no digest")],
+)
+def test_a_chart_that_could_not_be_pushed_says_why_and_nothing_is_signed(
+    releasing: Releasing, push: str, says: str
+) -> None:
+    releasing.answer("helm", f'if [ "$1" = push ]; then {push}; fi')
+    done = releasing.run("chart.sh")
+    assert done.returncode == 1
+    assert says in done.stderr
+    assert not [line for line in releasing.asked() if line.startswith("cosign")]
 
 
 def test_a_release_waits_for_ci() -> None:
