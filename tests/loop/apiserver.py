@@ -21,7 +21,7 @@ from urllib.parse import unquote
 from aiohttp import web
 
 from tests.loop.selecting import by_fields, by_labels
-from tests.loop.store import EVENTS, JSON, KINDS, Change, Key, Kind, Refused, Selector, Store
+from tests.loop.store import EVENTS, JSON, KINDS, SECRETS, Change, Key, Kind, Refused, Selector, Store
 
 WATCH_SECONDS = 2400.0
 OBJECT_LIMIT = 1_500_000
@@ -64,6 +64,19 @@ class Call:
 
 
 Fault = Callable[[Call], Cut | Refused | None]
+
+
+def no_right_to(secret: str) -> Fault:
+    """The answer to an operator whose role names other Secrets."""
+
+    def fault(call: Call) -> Refused | None:
+        if call.kind is not SECRETS or call.name != secret:
+            return None
+        user = 'User "system:serviceaccount:workitem-operator:workitem-operator" cannot get resource "secrets"'
+        message = f'secrets "{secret}" is forbidden: {user} in API group "" in the namespace "{call.namespace}"'
+        return Refused(403, "Forbidden", message)
+
+    return fault
 
 
 class APIServer:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.loop.apiserver import Call
+from tests.loop.apiserver import Call, no_right_to
 from tests.loop.lab import Lab
 from tests.loop.store import (
     DECISIONS,
@@ -15,7 +15,6 @@ from tests.loop.store import (
     REVISIONS,
     SECRETS,
     WORKITEMS,
-    Refused,
 )
 from tests.unit.core.world import one_stage
 
@@ -175,14 +174,7 @@ async def test_a_missing_key_of_a_model_is_named_and_the_item_goes_on_when_it_is
 async def test_a_secret_that_the_operator_may_not_read_is_a_condition_and_people_are_heard(
     lab: Lab, secret: str
 ) -> None:
-    def fault(call: Call) -> Refused | None:
-        if call.kind is not SECRETS or call.name != secret:
-            return None
-        user = 'User "system:serviceaccount:workitem-operator:workitem-operator" cannot get resource "secrets"'
-        message = f'secrets "{secret}" is forbidden: {user} in API group "" in the namespace "team-a"'
-        return Refused(403, "Forbidden", message)
-
-    lab.server.fault = fault
+    lab.server.fault = no_right_to(secret)
     claude = {"image": "claude:1", "credentials": {"secretName": "other-model", "apiKey": "key"}}
     spec = one_stage()
     lab.pipeline({**spec, "agents": {name: {"claudeCode": claude} for name in spec["agents"]}})

@@ -11,6 +11,7 @@ import pytest
 from aiohttp import web
 
 from tests.loop import virtual
+from tests.loop.apiserver import no_right_to
 from tests.loop.lab import NAMESPACE, Lab
 from tests.loop.store import CONFIG_MAPS, EVENTS, SECRETS
 from tests.standins.plane import BOT_KEY, Plane
@@ -226,16 +227,21 @@ async def test_killed_after_every_single_call_and_before_its_status_write_nothin
         await lab.stop()
 
 
-async def test_a_token_that_is_wrong_over_night_loses_nothing(lab: Lab) -> None:
+@pytest.mark.parametrize("wrong", ["TokenRefused", "Forbidden"])
+async def test_a_token_that_is_wrong_or_closed_for_hours_loses_nothing(lab: Lab, wrong: str) -> None:
     async with team(lab, notify=[]) as (plane, _):
         lab.approve_always()
         issue = plane.issue("Discount codes")
-        secret(lab, "shop-plane", token="expired")
+        if wrong == "Forbidden":
+            lab.server.fault = no_right_to("shop-plane")
+        else:
+            secret(lab, "shop-plane", token="expired")
         lab.start()
         lab.item("et-1", externalRef={"id": issue})
         await lab.until_phase("Done", "et-1")
-        await lab.rest(12 * 3600)
-        assert delivered(lab, "et-1")[0] == "TokenRefused"
+        await lab.rest(4 * 3600)
+        assert delivered(lab, "et-1")[0] == wrong
+        lab.server.fault = lambda _call: None
         secret(lab, "shop-plane", token=BOT_KEY)
         await lab.until(settled(lab, "et-1"), "everything told")
         assert [read(html)[:9] for html in plane.said(issue)] == ["Stage ana", "Done. bra"]

@@ -29,7 +29,7 @@ PATIENT = ("TrackerState", "TrackerComment")
 MENDABLE = frozenset(
     {
         *("TokenRefused", "RightsMissing", "StateNotFound", "SecretNotFound", "SecretKeyMissing", "SecretUnreadable"),
-        *("CABundleMissing", "CABundleInvalid"),
+        *("CABundleMissing", "CABundleInvalid", "Forbidden"),
     }
 )
 """Reasons that are about the access and not about what is told: a person mends them, perhaps after the weekend."""
