@@ -372,6 +372,18 @@ def test_agents_are_kept_from_everything_that_can_be_written(render: Render) -> 
     assert set(rule["operations"]) == {"CREATE", "UPDATE", "DELETE"}
 
 
+ACCOUNT = "system:serviceaccount:team-a:flux"
+
+
+def test_where_nobody_elsewhere_is_trusted_every_account_is_refused_that_is_not_named(render: Render) -> None:
+    values = {"admission": {"trustElsewhere": False, "bridges": ["chat"], "trustedServiceAccounts": [ACCOUNT]}}
+    policy = only(render(values), "ValidatingAdmissionPolicy", "workitem-operator-agents")["spec"]
+    assert [each["expression"] for each in policy["validations"]] == ["false"]
+    (_, named) = policy["matchConditions"]
+    operator = "system:serviceaccount:workitem-operator:workitem-operator"
+    assert all(f'"{each}"' in named["expression"] for each in (operator, ACCOUNT, "chat"))
+
+
 def test_two_releases_share_nothing_cluster_wide(render: Render) -> None:
     values = {"crds": {"install": False}}
     first, second = render(values, "workitem-operator", "one"), render(values, "workitem-operator", "two")

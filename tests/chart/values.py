@@ -58,6 +58,7 @@ MATRIX: dict[str, dict[str, Any]] = {
         "admission": {
             "bridges": ["system:serviceaccount:chat:bot"],
             "trustedServiceAccounts": ["system:serviceaccount:team-a:flux"],
+            "trustElsewhere": False,
         },
         "networkPolicy": {
             "runs": {
