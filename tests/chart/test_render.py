@@ -230,13 +230,21 @@ def test_webhooks_reach_the_operator_that_leads(render: Render) -> None:
 
 
 def test_no_rule_says_everything_and_secrets_are_read_one_by_one(render: Render) -> None:
-    objects = render({"rbac": {"secretNames": ["shop-git"]}})
+    named = {"rbac": {"secretNames": ["shop-git"]}}
+    objects = render(named)
     rules = [rule for kind in ("ClusterRole", "Role") for body in kinds(objects, kind) for rule in body["rules"]]
     assert not [rule for rule in rules if "*" in json.dumps(rule)]
     (secrets,) = [rule for rule in rules if "secrets" in rule["resources"]]
     assert (secrets["verbs"], secrets["resourceNames"]) == (["get"], ["shop-git"])
-    (every,) = [rule for rule in only(render(), "ClusterRole", "workitem-operator")["rules"] if "secrets" in str(rule)]
-    assert (every["verbs"], every.get("resourceNames")) == (["get"], None)
+
+    def secrets_of(values: JSON) -> JSON:
+        (found,) = [r for r in only(render(values), "ClusterRole", "workitem-operator")["rules"] if "secrets" in str(r)]
+        return dict(found)
+
+    model = {"modelCredentials": {"secretName": "model"}}
+    for values in ({}, model):
+        assert secrets_of(values) == {"apiGroups": [""], "resources": ["secrets"], "verbs": ["get"]}
+    assert secrets_of({**named, **model})["resourceNames"] == ["shop-git", "model"]
 
 
 def test_people_see_write_and_approve_by_their_role(render: Render) -> None:

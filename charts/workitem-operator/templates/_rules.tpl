@@ -55,7 +55,7 @@ The same rules stand in a ClusterRole, or in a Role of each served namespace.
   resources: [secrets]
   verbs: [get]
   {{- with .Values.rbac.secretNames }}
-  resourceNames: {{ toJson . }}
+  resourceNames: {{ append . $.Values.modelCredentials.secretName | compact | uniq | toJson }}
   {{- end }}
 {{- end }}
 
