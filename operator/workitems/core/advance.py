@@ -101,6 +101,8 @@ def _refresh(draft: Draft, stage: Stage) -> bool | None:
             return _ask_again(draft, stage, gate)
         draft.note(f"look again at {gate.name}")
         attempt = status.attempt if status is not None else draft.status.attempts.get(stage.name, 1)
+        if status is not None:
+            draft.stop_gate_job(status)
         draft.record_gate(judge.at_head(gate, attempt))
     return None
 

@@ -37,6 +37,8 @@ def apply(draft: Draft) -> None:
     """Apply the Decisions that are not acknowledged yet, as many as status can remember until they are."""
     recorded = {record.uid for record in draft.status.decisions}
     ordered = _in_order(draft.facts.decisions)
+    rejected: set[str] = set()
+    """Gates with a Reject that waits for a look at the branch."""
     room = DECISIONS_KEPT - sum(decision.metadata.uid in recorded for decision in ordered)
     for decision in ordered:
         if decision.metadata.uid not in recorded:
@@ -46,9 +48,11 @@ def apply(draft: Draft) -> None:
                 continue
         known = next((r for r in draft.status.decisions if r.uid == decision.metadata.uid), None)
         if known is None:
-            answer = _judge(draft, decision)
+            approve, reject = decision.spec.approve, decision.spec.reject
+            answer = None if approve is not None and approve.gate in rejected else _judge(draft, decision)
             if answer is None:
                 draft.look = True
+                rejected |= {reject.gate} if reject is not None else set()
                 continue
             result, reason, message = answer
             known = DecisionRecord(
@@ -207,6 +211,9 @@ def _reject(draft: Draft, decision: Decision) -> Answer | None:
     status = _awaited(draft, spec.reject.gate)
     if not isinstance(status, GateStatus):
         return status
+    if draft.status.run is not None:
+        # What the look finds may make the gate new: a Reject of the old one would be accepted and come to nothing.
+        return None
     if spec.reject.commit is not None:
         waits = _what_waits(draft, decision, status, spec.reject.commit)
         if waits is not True:

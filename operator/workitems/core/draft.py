@@ -158,9 +158,14 @@ class Draft:
     def _stop_gate_jobs(self, names: tuple[str, ...]) -> None:
         """Nobody will ask for the results of these stages' command gates any more."""
         for gate in self.status.gates:
-            if gate.stage in names and gate.job is not None and gate.result is GateResult.PENDING:
-                self.intend(f"stop-{gate.job}", DELETE_JOB, gate.job)
-                self.record_gate(gate.model_copy(update={"job": None, "job_uid": None}))
+            if gate.stage in names:
+                self.stop_gate_job(gate)
+
+    def stop_gate_job(self, gate: GateStatus) -> None:
+        """Nobody will ask for the result of this gate's Job, if it has one under way."""
+        if gate.job is not None and gate.result is GateResult.PENDING:
+            self.intend(f"stop-{gate.job}", DELETE_JOB, gate.job)
+            self.record_gate(gate.model_copy(update={"job": None, "job_uid": None}))
 
     def reopen(self, stage: str, why: str, *, keep: tuple[str, str] | None = None) -> None:
         """Make `stage` current again: it and all later stages must run, and their gates are void.

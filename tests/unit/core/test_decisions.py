@@ -111,6 +111,29 @@ def test_a_look_that_infrastructure_loses_is_repeated_before_the_answer() -> Non
     assert world.answer_to(name) == ("Accepted", "Approved")
 
 
+@pytest.mark.parametrize("files", [{f"{DOCUMENTS}/03-trz.md": "improved\n"}, {"src/a.py": "1\n"}], ids=["docs", "code"])
+@pytest.mark.parametrize("named", [False, True], ids=["a reject of what is there", "a reject of the commit"])
+def test_a_reject_while_the_branch_is_looked_at_beats_the_approves_and_reaches_the_agent(
+    files: dict[str, str], named: bool
+) -> None:
+    world = in_review()
+    old = world.branch.head
+    pushed = world.branch.push(files)
+    approves = [world.approve(commit=pushed)]
+    world.rest()
+    assert world.status.run is not None
+    body = {"gate": "analysis-approved", **({"commit": pushed} if named else {})}
+    reject = world.say("reject", body, comment="The refund case is missing.")
+    approves.append(world.approve(commit=old))
+    world.rest()
+    world.end_run()
+    world.rest()
+    assert world.answer_to(reject) == ("Accepted", "Rejected")
+    assert [world.answer_to(name) for name in approves] == [("Ignored", "NotAwaited")] * 2
+    assert world.at == ("analysis", "InProgress")
+    assert "The refund case is missing." in world.tasks[-1].prompt
+
+
 def test_a_reject_runs_analysis_again_with_the_comment() -> None:
     world = in_review()
     world.say("reject", {"gate": "analysis-approved"}, comment="The refund case is missing.")

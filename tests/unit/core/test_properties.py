@@ -34,6 +34,7 @@ from workitems.protocol import Problem
 
 Event = Callable[[World], None]
 
+PLAN = f"{DOCUMENTS}/plan.md"
 BAD_ENDS = {
     "nothing": End(),
     "questions": End(writes={"questions.md": "?\n"}),
@@ -92,6 +93,12 @@ def pushes(path: str) -> Event:
             world.branch.push({path: f"by a person, {len(world.branch.trees)}\n"})
 
     return event
+
+
+def approves_what_is_there(world: World) -> None:
+    """A person approves the branch's head, which nobody may have reported yet."""
+    if world.branch.head is not None:
+        world.approve("approved", commit=world.branch.head)
 
 
 def killed(after: int) -> Event:
@@ -189,7 +196,8 @@ EVENTS: st.SearchStrategy[Event] = st.one_of(
     st.sampled_from([0, 0, 0, 1, 124, None]).map(gate_ends),
     st.builds(lambda d, c: says(d[0], d[1], c), DECISIONS, COMMENTS),
     st.builds(lambda d, c: says(d[0], d[1], c), DECISIONS, COMMENTS),
-    st.sampled_from([f"{DOCUMENTS}/plan.md", f"{DOCUMENTS}/12-review.md", "src/cart.py"]).map(pushes),
+    st.sampled_from([PLAN, f"{DOCUMENTS}/12-review.md", "src/cart.py"]).map(pushes),
+    st.just(approves_what_is_there),
     st.integers(1, 12).map(killed),
     st.sampled_from([5, 60, 600, 86_400]).map(passes),
     st.booleans().map(suspends),
@@ -343,15 +351,18 @@ def check_end_at_the_forge(world: World) -> None:
 @pytest.mark.timeout(3600)
 @given(HISTORIES)
 @example([ends(None), says("approve", {"gate": "approved"}, ""), ends(None), gate_ends(0), ends(None)])
+@example([ends(None), pushes(PLAN), approves_what_is_there, says("reject", {"gate": "approved"}, ""), ends(None)])
 def test_whatever_happens(history: list[Event]) -> None:
     world = World(small_pipeline())
     world.twice = True
     approved: set[str] = set()
+    rejected: set[str] = set()
     over: dict[str, Any] | None = None
     for event in [lambda _: None, *history]:
         event(world)
         plan = world.rest(steps=40)
         approved |= accepted_approvals(world)
+        rejected = check_rejects(world, rejected)
         check_shape(world)
         check_limits(world)
         check_slot(world)
@@ -368,6 +379,15 @@ def test_whatever_happens(history: list[Event]) -> None:
     hypothesis.event(str(world.status.phase))
     hypothesis.event(f"{min(world.status.usage.runs // 5 * 5, 40)} runs or more")
     assert world.status.phase in (*FINISHED, Phase.BLOCKED, Phase.NEEDS_INPUT), world.at
+
+
+def check_rejects(world: World, before: set[str]) -> set[str]:
+    """Who is told that their Reject counts sees the stage run again; the uids of all that counted so far."""
+    status = world.status
+    now = {d.uid for d in status.decisions if (d.action, d.result) == ("Reject", "Accepted")}
+    if now - before and status.phase not in FINISHED:
+        assert "plan" not in status.completed
+    return before | now
 
 
 def check_shape(world: World) -> None:
@@ -430,7 +450,8 @@ def check_slot(world: World) -> None:
     status = world.status
     if status.hold is not None or status.phase in FINISHED:
         assert not begin.occupies(status)
-        assert world.live_gates() == []
+    waited_for = {gate.job for gate in status.gates if begin.occupies(status)}
+    assert set(world.live_gates()) <= waited_for, "a command whose result nobody waits for"
 
 
 def check_over(world: World, over: dict[str, Any], but: tuple[str, ...] = ()) -> None:
