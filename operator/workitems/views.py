@@ -20,14 +20,13 @@ def job(name: str, body: JSON | None, pods: list[JSON]) -> JobView:
     mine = [p for p in pods if any(r["uid"] == metadata["uid"] for r in p["metadata"].get("ownerReferences") or ())]
     newest = max(mine, key=_created, default=None)
     conditions = (body.get("status") or {}).get("conditions") or ()
-    failed = next(
-        (c.get("reason") or "Failed" for c in conditions if c["type"] == "Failed" and c["status"] == "True"), ""
-    )
+    true = {c["type"]: c.get("reason") or c["type"] for c in conditions if c["status"] == "True"}
     return JobView(
         name=name,
         uid=metadata["uid"],
         owner_uid=owners[0] if owners else "",
-        failed=failed,
+        failed=true.get("Failed", ""),
+        complete="Complete" in true,
         pod=pod(newest) if newest is not None else None,
     )
 
@@ -38,8 +37,11 @@ def pod(body: JSON) -> PodView:
     conditions = {c["type"]: c for c in status.get("conditions") or ()}
     disrupted = conditions.get("DisruptionTarget", {})
     message = disrupted.get("message") or disrupted.get("reason") or "" if disrupted.get("status") == "True" else ""
-    if not message and status.get("reason") in ("Evicted", "NodeLost", "Preempting", "Shutdown"):
-        message = status.get("message") or status["reason"]
+    said = status.get("reason") or ""
+    # A reason of the pod's own is the node's: no container's end makes one. OutOfcpu, Terminated (a node that shuts
+    # down) and the like come without a condition.
+    if not message and said and (status.get("phase") == "Failed" or said in ("Evicted", "NodeLost")):
+        message = f"{said}: {status['message']}" if status.get("message") else said
     scheduled = conditions.get("PodScheduled", {})
     statuses = [*(status.get("initContainerStatuses") or ()), *(status.get("containerStatuses") or ())]
     return PodView(

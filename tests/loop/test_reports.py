@@ -6,7 +6,8 @@ import json
 
 import pytest
 
-from tests.loop.lab import URL, Lab
+from tests.loop.lab import NAMESPACE, URL, Lab
+from tests.loop.store import JOBS, PODS
 from tests.unit.core.world import one_stage
 from workitems.protocol import RunTask
 
@@ -38,6 +39,34 @@ async def test_a_run_without_a_usable_report_is_lost_named_and_repeated(lab: Lab
     assert (again.result, again.attempt) == ("Succeeded", 1)
     assert lab.status("et-1").rework == ()
     assert lab.status("et-1").usage.runs == 1
+
+
+@pytest.mark.parametrize("what", ["run", "gate"])
+async def test_a_pod_that_went_while_nobody_looked_takes_its_report_along(lab: Lab, what: str) -> None:
+    """The node of a finished pod is taken away before the operator is back: the Job is Complete, and says no more."""
+    lab.pipeline(one_stage({"name": "tests", "command": {"run": ["true"]}}))
+    lab.repository()
+    lab.kubelet.holds = lambda job: ("workitems.dev/gate" in job["metadata"]["labels"]) == (what == "gate")
+    lab.start()
+    lab.item("et-1")
+    await lab.until(lambda: bool(lab.kubelet.held), "a pod that works")
+    await lab.kill()
+    job = lab.kubelet.records[-1].job
+    lab.kubelet.release()
+    await lab.until(lambda: "conditions" in lab.store.get(JOBS, NAMESPACE, job).get("status", {}), "the Job's end")
+    (pod,) = [p for p in lab.store.list(PODS) if p["metadata"]["labels"]["batch.kubernetes.io/job-name"] == job]
+    lab.store.remove(PODS, pod)
+    lab.start()
+    await lab.until_phase("Done", "et-1")
+    status = lab.status("et-1")
+    if what == "run":
+        lost = status.runs[0]
+        assert (lost.result, lost.reason) == ("Lost", "PodDeleted")
+        assert lost.message == f"Job {job} is over and its pod is gone, and the report with it"
+    else:
+        assert status.gates[0].message == f"exit code 0, as Job {job} says: its pod is gone"
+    assert [run.attempt for run in status.runs] == ([1, 1] if what == "run" else [1])
+    assert status.rework == ()
 
 
 async def test_reports_that_never_come_block_the_item_with_the_cause_and_the_command(lab: Lab) -> None:

@@ -107,6 +107,8 @@ class JobView:
     owner_uid: str = ""
     failed: str = ""
     """Reason of the Job's Failed condition, e.g. DeadlineExceeded."""
+    complete: bool = False
+    """Whether the Job has its Complete condition: there was a pod, and it Succeeded."""
     pod: PodView | None = None
 
     @property

@@ -71,9 +71,12 @@ def _under_way(draft: Draft, status: GateStatus, state: runs.Waiting | runs.Runn
         _change(draft, status, job_uid=job.uid, reason="CommandRunning", message=f"Job {job.name} runs the command")
         draft.note(f"gate {status.name} is Job {job.name}")
     namespace = draft.facts.item.metadata.namespace
-    detail = f": {state.message}" if isinstance(state, runs.Waiting) and state.reason != "PodStarting" else ""
-    message = f"gate {status.name} runs its command: kubectl -n {namespace} logs job/{status.job} -c agent -f{detail}"
-    draft.wait(Phase.IN_PROGRESS, "GateInProgress", message)
+    if isinstance(state, runs.Waiting) and not runs.starts_as_usual(state, status.checked_at, draft.now):
+        see = outcomes.start_command(draft, state, status.job or "")
+        draft.wait(Phase.IN_PROGRESS, state.reason, f"the command of gate {status.name}: {state.message}{see}")
+    else:
+        message = f"gate {status.name} runs its command: kubectl -n {namespace} logs job/{status.job} -c agent -f"
+        draft.wait(Phase.IN_PROGRESS, "GateInProgress", message)
     draft.again_in(LOOK_AGAIN)
 
 

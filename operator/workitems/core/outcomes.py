@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from workitems.api import API_VERSION, Content, Gate, GateResult, GateStatus, Outcome, Phase, Rerun, Stage
-from workitems.core import gates
+from workitems.core import gates, runs
 from workitems.core.draft import Draft
 
 DEFAULT_ATTEMPTS = 3
@@ -16,6 +16,14 @@ PIPELINE_KEPT = (
 def retry_command(draft: Draft) -> str:
     """Ready to paste: a Retry of this item."""
     return decision_command(draft, "retry", "{}")
+
+
+def start_command(draft: Draft, state: runs.Waiting, job: str) -> str:
+    """What to add where a Job does not start and the pod does not say why; empty where it says."""
+    if state.reason not in runs.STARTING:
+        return ""
+    events = "job " if state.reason == "PodMissing" else "pods -l batch.kubernetes.io/job-name="
+    return f". See: kubectl -n {draft.facts.item.metadata.namespace} describe {events}{job}"
 
 
 def decision_command(draft: Draft, action: str, body: str, comment: str = "") -> str:

@@ -43,6 +43,12 @@ STUCK_REASONS = frozenset(
 # The container runtime's words for a program that is not in the image: nobody's code is to blame.
 NOT_RUN_REASONS = frozenset({"StartError", "ContainerCannotRun"})
 STUCK_AFTER = timedelta(minutes=2)
+STARTING = ("PodStarting", "PodMissing")
+UNSCHEDULABLE = "Unschedulable"
+DEADLINE = "DeadlineExceeded"
+"""Kubernetes' word for a Job that ran into its activeDeadlineSeconds."""
+USUAL_START = timedelta(seconds=40)
+"""After it a Job without a pod (quota, Kueue) and a pod that does not start (a missing volume) are worth a sentence."""
 RUNNER_LOST = "RunnerLost"
 RUNNER_LOST_AFTER = timedelta(seconds=45)
 """An agent that was told to stop, or whose pod is being deleted, ends sooner."""
@@ -104,19 +110,31 @@ def state_of(job: JobView | None, uid: str, run: int, now: datetime) -> RunState
     if job.owner_uid != uid:
         return Foreign(job.owner_uid)
     pod = job.pod
-    if pod is None:
-        if job.failed:
-            return Ended(
-                RunResult.LOST,
-                job.failed,
-                f"Job {job.name} failed ({job.failed}) and its pod is gone, and the report with it",
-            )
-        return Waiting("PodMissing", f"Job {job.name} has no pod yet")
-    if pod.terminal:
+    if pod is None and (job.failed or job.complete):
+        # A node that is taken away takes its finished pods along.
+        how = f"failed ({job.failed})" if job.failed else "is over"
+        message = f"Job {job.name} {how} and its pod is gone, and the report with it"
+        return Ended(RunResult.LOST, job.failed or POD_DELETED, message)
+    if pod is not None and pod.terminal:
         return _ended(job, pod, uid, run)
+    state = _under_way(job, pod, now)
+    if pod is not None and pod.deleted is None and isinstance(state, Running):
+        return _runner_lost(pod, now) or state
+    return state
+
+
+def starts_as_usual(state: Waiting, since: datetime, now: datetime) -> bool:
+    """Whether there is nothing to say about a Job that was made at `since` and does not work yet."""
+    return state.reason in STARTING and now - since <= USUAL_START
+
+
+def _under_way(job: JobView, pod: PodView | None, now: datetime) -> Waiting | Running:
+    """Of a Job that is not over."""
+    if pod is None:
+        return Waiting("PodMissing", f"Job {job.name} has no pod yet")
     if pod.deleted is not None:
         return _terminating(pod, now)
-    return _starting(pod, now) or _runner_lost(pod, now) or Running()
+    return _starting(pod, now) or Running()
 
 
 def _runner_lost(pod: PodView, now: datetime) -> Waiting | None:
@@ -128,7 +146,7 @@ def _runner_lost(pod: PodView, now: datetime) -> Waiting | None:
     return Waiting(RUNNER_LOST, f"the runner of pod {pod.name} ended before its agent ({why})", stuck=True)
 
 
-def _terminating(pod: PodView, now: datetime) -> RunState:
+def _terminating(pod: PodView, now: datetime) -> Waiting | Running:
     since = pod.deleted or now
     if now - since > TERMINATING_NOTE_AFTER:
         return Waiting(
@@ -151,7 +169,7 @@ def _starting(pod: PodView, now: datetime) -> Waiting | None:
             message = f"container {name} of pod {pod.name} cannot start: {container.reason}: {container.message}"
             return Waiting(container.reason, _cut(message), stuck=late or container.reason == "InvalidImageName")
     if pod.unschedulable:
-        return Waiting("Unschedulable", _cut(f"pod {pod.name} finds no node: {pod.unschedulable}"))
+        return Waiting(UNSCHEDULABLE, _cut(f"pod {pod.name} finds no node: {pod.unschedulable}"))
     if not any(container.running or container.terminated for container in pod.containers.values()):
         return Waiting("PodStarting", f"pod {pod.name} is starting")
     return None
@@ -222,9 +240,8 @@ def _unreported(job: JobView, pod: PodView, runner: ContainerView) -> Ended:
     """Nobody told what became of the work: the next run finds out from the branch."""
     if pod.disrupted:
         return Ended(RunResult.EVICTED, "Evicted", _cut(f"pod {pod.name}: {pod.disrupted}"))
-    if job.failed == "DeadlineExceeded":
-        message = f"Job {job.name} ran into its deadline before the work was published"
-        return Ended(RunResult.LOST, "DeadlineExceeded", message)
+    if job.failed == DEADLINE:
+        return Ended(RunResult.LOST, DEADLINE, f"Job {job.name} ran into its deadline before the work was published")
     if _deleted_first(pod, runner):
         return Ended(RunResult.LOST, POD_DELETED, f"pod {pod.name} was deleted before the work was published")
     code = "no exit code" if runner.exit_code is None else f"exit code {runner.exit_code}"
@@ -265,13 +282,15 @@ def gate_state_of(job: JobView | None, uid: str, now: datetime) -> Absent | Fore
     if job.owner_uid != uid:
         return Foreign(job.owner_uid)
     pod = job.pod
-    if pod is None or (pod.deleted is not None and not pod.terminal):
-        if job.failed:
-            return GateEnded(judged=False, passed=False, reason=job.failed, message=f"Job {job.name}: {job.failed}")
-        return Running()
-    if not pod.terminal:
-        return _starting(pod, now) or Running()
-    return _gate_ended(job, pod)
+    if pod is not None and pod.terminal:
+        return _gate_ended(job, pod)
+    if job.failed and (pod is None or pod.deleted is not None):
+        return GateEnded(judged=False, passed=False, reason=job.failed, message=f"Job {job.name}: {job.failed}")
+    if job.complete and pod is None:
+        # A Job is Complete only where every container of its pod ended with 0.
+        message = f"exit code 0, as Job {job.name} says: its pod is gone"
+        return GateEnded(judged=True, passed=True, reason="CommandSucceeded", message=message)
+    return _under_way(job, pod, now)
 
 
 def _gate_ended(job: JobView, pod: PodView) -> GateEnded:

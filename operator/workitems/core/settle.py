@@ -7,6 +7,7 @@ at; or the Pipeline's onRunFailure (by default: wait for a person) applies.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 
 from workitems.agents import output
@@ -31,8 +32,6 @@ LOOK_AGAIN = timedelta(seconds=60)
 LOOK_AGAIN_IN_HEALTH = timedelta(minutes=5)
 """And one whose containers are at work, should every event about its pod, and the sweep, be lost."""
 LOOK_AGAIN_AT_START = timedelta(seconds=20)
-USUAL_START = timedelta(seconds=40)
-"""After it a Job without a pod (quota, Kueue) and a pod that does not start (a missing volume) are worth a sentence."""
 LOST_REASONS = ("JobReplaced", runs.RUNNER_LOST)
 """Why a run is stopped that infrastructure has lost: repeated, not held."""
 
@@ -43,8 +42,6 @@ IN_THE_PIPELINE = runs.STUCK_REASONS | {
     output.TOOLS_DENIED,
 }
 """Reasons whose cause is in the item's copy of the Pipeline."""
-
-STARTING = ("PodStarting", "PodMissing")
 
 
 def settle_run(draft: Draft) -> bool:
@@ -110,7 +107,7 @@ def _under_way(draft: Draft, run: CurrentRun, state: runs.Waiting | runs.Running
     kubectl = f"kubectl -n {draft.facts.item.metadata.namespace}"
     container = AGENT_CONTAINER if run.kind == "Agent" else RUNNER_CONTAINER
     starts = isinstance(state, runs.Waiting)
-    if not isinstance(state, runs.Waiting) or (state.reason in STARTING and draft.now - run.started_at <= USUAL_START):
+    if not isinstance(state, runs.Waiting) or runs.starts_as_usual(state, run.started_at, draft.now):
         # The same words for a pod that starts as usual: the second between is not worth a write.
         draft.wait(
             Phase.IN_PROGRESS, "RunInProgress", f"{where} is under way: {kubectl} logs job/{run.job} -c {container} -f"
@@ -118,8 +115,7 @@ def _under_way(draft: Draft, run: CurrentRun, state: runs.Waiting | runs.Running
         healthy = job is not None and job.pod is not None and job.pod.healthy
         draft.again_in(LOOK_AGAIN_AT_START if starts else LOOK_AGAIN_IN_HEALTH if healthy else LOOK_AGAIN)
     else:
-        events = "pods -l batch.kubernetes.io/job-name=" if state.reason != "PodMissing" else "job "
-        see = f". See: {kubectl} describe {events}{run.job}" if state.reason in STARTING else ""
+        see = outcomes.start_command(draft, state, run.job)
         draft.wait(Phase.IN_PROGRESS, state.reason, f"{where}: {state.message}{see}")
         draft.again_in(LOOK_AGAIN_AT_START)
 
@@ -130,7 +126,7 @@ def finish(draft: Draft, run: CurrentRun, ended: runs.Ended) -> None:
     if run.kind == "Look":
         _looked(draft, run, ended, content)
         return
-    ended = _plausible(draft, ended, content)
+    ended = _with_what_it_waited_for(draft, _plausible(draft, ended, content))
     history.record(draft, run, ended)
     stage = stages.stage_named(draft.spec, run.stage)
     if stage is None:
@@ -195,6 +191,14 @@ def _plausible(draft: Draft, ended: runs.Ended, content: Content | None) -> runs
         message = f"{ended.message}, but the branch is where it was"
         return runs.Ended(RunResult.LOST, "HeadNotMoved", message[:MESSAGE_LIMIT], ended.exit_code, ended.report)
     return ended
+
+
+def _with_what_it_waited_for(draft: Draft, ended: runs.Ended) -> runs.Ended:
+    """A pod that never started ends by its Job's deadline, which is not the cause: that was said all the while."""
+    said = next((c for c in draft.facts.item.status.conditions if c.type == "Ready"), None)
+    if ended.reason != runs.DEADLINE or said is None or said.reason not in (*runs.STARTING, runs.UNSCHEDULABLE):
+        return ended
+    return replace(ended, message=f"{ended.message}; until then, {said.message}"[:MESSAGE_LIMIT])
 
 
 def _again(draft: Draft) -> str:

@@ -309,6 +309,53 @@ def test_an_approval_while_the_command_runs_counts() -> None:
     assert world.at == ("done", "Done")
 
 
+def test_a_command_whose_commit_is_no_longer_the_head_is_stopped_before_the_next_one_runs() -> None:
+    world = at_gate(OK, TESTS)
+    (old,) = world.live_gates()
+    pushed = world.branch.push({"src/a.py": "2\n"})
+    approve = world.approve("ok", commit=pushed)
+    world.rest()
+    world.end_run()
+    world.rest()
+    (new,) = world.live_gates()
+    assert new != old
+    assert world.answer_to(approve) == ("Accepted", "Approved")
+    world.end_gate(0)
+    world.rest()
+    assert (world.at, world.gate("tests").commit) == (("done", "Done"), pushed)
+
+
+def test_a_gates_pod_on_a_lost_node_names_the_node() -> None:
+    world = at_gate()
+    job = world.jobs[world.live_gates()[0]]
+    assert job.pod is not None
+    job.pod = replace(job.pod, deleted=world.now)
+    world.rest()
+    assert world.reason == "GateInProgress"
+    world.pass_time(minutes=6)
+    world.rest()
+    assert world.reason == "PodTerminating"
+    assert "kubectl taint nodes node-1 node.kubernetes.io/out-of-service" in world.message
+
+
+def test_a_gates_job_that_does_not_start_says_what_to_look_at() -> None:
+    world = at_gate()
+    job = world.jobs[world.live_gates()[0]]
+    for pod, reason, see in (
+        (None, "PodMissing", f"describe job {job.name}"),
+        (
+            PodView("p", "Pending", created=world.now),
+            "PodStarting",
+            f"describe pods -l batch.kubernetes.io/job-name={job.name}",
+        ),
+    ):
+        job.pod = pod
+        world.pass_time(minutes=1)
+        world.rest()
+        assert world.reason == reason
+        assert f"kubectl -n {NAMESPACE} {see}" in world.message
+
+
 def test_a_reject_that_holds_leaves_no_gate_job_behind() -> None:
     world = at_gate(OK, TESTS)
     world.say("reject", {"gate": "ok"}, comment="No.")

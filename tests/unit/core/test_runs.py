@@ -414,6 +414,19 @@ def test_a_pod_that_finds_no_node_or_does_not_start_says_why() -> None:
     assert "describe pods -l batch.kubernetes.io/job-name=" in world.message
 
 
+def test_a_pod_that_never_started_ends_by_its_deadline_and_the_cause_is_told() -> None:
+    world = running()
+    world.run_job().pod = PodView("pod-1", "Pending", created=world.now, unschedulable="0/3 nodes: insufficient cpu")
+    world.rest()
+    world.run_job().pod = None
+    world.run_job().failed = "DeadlineExceeded"
+    world.rest()
+    run = world.status.runs[-1]
+    assert (run.result, run.reason) == ("Lost", "DeadlineExceeded")
+    assert "0/3 nodes: insufficient cpu" in (run.message or "")
+    assert "0/3 nodes: insufficient cpu" in world.message
+
+
 def test_no_new_run_starts_before_the_old_pod_is_gone_and_after_five_minutes_its_node_is_named() -> None:
     world = running()
     job = world.run_job()
@@ -441,6 +454,26 @@ def test_an_agent_that_a_pods_deletion_ended_has_not_failed(late: bool, result: 
     world.rest()
     assert world.status.runs[-1].result == result
     assert world.reason == ("AgentFailed" if late else "Backoff")
+
+
+@pytest.mark.parametrize(
+    ("phase", "said", "disrupted"),
+    [
+        ("Failed", {"reason": "OutOfcpu", "message": "Node didn't have enough resource: cpu"}, "OutOfcpu: Node didn't"),
+        (
+            "Failed",
+            {"reason": "Terminated", "message": "Pod was terminated by a node shutdown."},
+            "Terminated: Pod was",
+        ),
+        ("Failed", {"reason": "UnexpectedAdmissionError"}, "UnexpectedAdmissionError"),
+        ("Running", {"reason": "NodeLost", "message": "Node n1 is unresponsive"}, "NodeLost: Node n1"),
+        ("Failed", {}, ""),
+    ],
+)
+def test_what_the_node_says_of_a_pod_is_told(phase: str, said: dict[str, str], disrupted: str) -> None:
+    pod = views.pod({"metadata": {"name": "p"}, "status": {"phase": phase, **said}})
+    assert pod.disrupted.startswith(disrupted)
+    assert bool(pod.disrupted) is bool(disrupted)
 
 
 def test_a_pods_deletion_was_asked_for_before_its_grace_period() -> None:
