@@ -18,7 +18,7 @@ import structlog
 from pydantic import ValidationError
 
 from workitems import cluster, errors, views
-from workitems.api import Decision, GateResult, Pipeline, PipelineSpec, Repository, WorkItem
+from workitems.api import Decision, GateResult, Phase, Pipeline, PipelineSpec, Repository, WorkItem
 from workitems.core import begin, conditions, launch, manifests, stages
 from workitems.core.facts import Defaults, Facts, JobView, PipelineView, Problem
 
@@ -75,10 +75,13 @@ class Observer:
         body = await self._api.get(cluster.WORKITEMS, namespace, name)
         return _item(body) if body is not None else None
 
-    async def holder(self, body: cluster.JSONObject) -> Facts | None:
-        """What a claim on concurrent runs depends on, for a listed item that has one. Raises as `look` does."""
+    async def claimant(self, body: cluster.JSONObject) -> Facts | None:
+        """What a claim on concurrent runs depends on, for a listed item that has one or waits for it.
+
+        Raises as `look` does.
+        """
         item = _item(body)
-        if not begin.occupies(item.status):
+        if not begin.occupies(item.status) and item.status.phase is not Phase.QUEUED:
             return None
         facts = Facts(now=self._clock(), item=item, defaults=self._defaults)
         return await self._with_repository(await self._with_pipeline(facts))

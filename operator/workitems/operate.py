@@ -265,7 +265,7 @@ class Operator:
             await self._api.merge_patch(cluster.PODS, self._settings.namespace, self._settings.identity, patch)
 
     async def _rebuild_ledger(self) -> None:
-        """Who holds a slot is read from every unfinished item's status, once, before any new run may start."""
+        """Who holds a slot, and who waits for one, is read from every unfinished item, before any new run may start."""
         room = asyncio.Semaphore(ADOPTED_AT_ONCE)
         async with asyncio.TaskGroup() as tasks:
             async for key, body in self._unfinished():
@@ -274,7 +274,7 @@ class Operator:
 
     async def _adopt(self, key: str, body: cluster.JSONObject) -> None:
         try:
-            facts = await self._observer.holder(body)
+            facts = await self._observer.claimant(body)
         except errors.Permanent as error:
             # One item that cannot be read must not keep the operator from starting for all others.
             log.error("not counted", item=key, reason=error.reason, error=str(error))  # noqa: TRY400 - no bug
@@ -282,7 +282,8 @@ class Operator:
         if facts is not None:
             self._reconciler.adopt(key, facts)
             # Where something is under way something may be due: before the thousands that only wait.
-            self._queue.add(key)
+            add = self._queue.add_behind if facts.item.status.phase is Phase.QUEUED else self._queue.add
+            add(key)
 
     def _unfinished(self) -> AsyncIterator[tuple[str, cluster.JSONObject]]:
         return self._items(cluster.UNFINISHED)

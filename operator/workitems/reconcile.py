@@ -20,7 +20,7 @@ from workitems.api.decision import DecisionStatus
 from workitems.core import begin, conditions, stages
 from workitems.core.decide import decide
 from workitems.core.facts import Admission, Facts, JobView, Problem
-from workitems.core.plan import Acknowledge, Plan
+from workitems.core.plan import Acknowledge, Action, CreateJob, Plan
 from workitems.outbox import Outbox
 from workitems.readings import Readings
 
@@ -87,7 +87,7 @@ class Reconciler:
             self._forget(key)
             await self._answer_nobody(namespace, name)
             return None
-        if facts.item.status.stage != stages.CREATED:
+        if facts.item.status.stage != stages.CREATED or facts.problem is not None:
             return await self._step(key, facts)
         # Between asking who owns the branch and the write that claims it, no other item may start.
         async with self._starting:
@@ -180,14 +180,15 @@ class Reconciler:
 
     async def _try_refused_again(self, key: str, facts: Facts, plan: Plan) -> Plan:
         """What was announced earlier and refused: try before anything is written, so that status does not flap."""
+        announced = tuple(action for action in plan.after if _is_announced(facts.item.status, action))
         try:
-            await self._actor.perform(facts.item, plan.after)
+            await self._actor.perform(facts.item, announced)
         except errors.Permanent as refusal:
             problem = Problem(refusal.reason, str(refusal), blocked=True)
             plan = decide(replace(facts, problem=problem))
             return replace(plan, requeue_seconds=REFUSED_AGAIN_SECONDS)
         del self._refused[key]
-        return replace(plan, after=())
+        return replace(plan, after=tuple(action for action in plan.after if action not in announced))
 
     async def _answer_nobody(self, namespace: str, name: str) -> None:
         """Decisions about an item that is not there."""
@@ -202,10 +203,13 @@ class Reconciler:
             log.info("decision ignored", decision=f"{namespace}/{decision.metadata.name}", message=status.message)
 
     def adopt(self, key: str, facts: Facts) -> None:
-        """Register what status says at the operator's start: a holder of a slot keeps it."""
+        """Register what status says at the operator's start: a holder keeps its slot, who waits its place in line."""
         claim = _claim(key, facts)
         if claim is not None and begin.occupies(facts.item.status):
             self._ledger.adopt(claim)
+        elif claim is not None:
+            # Nobody is woken: all of them are looked at next.
+            self._ledger.wait(claim)
 
     def _admission(self, claim: slots.Claim | None) -> Admission:
         if claim is None:
@@ -247,6 +251,18 @@ class Reconciler:
     def _let_go(self, key: str) -> None:
         for other in self._ledger.release(key):
             self._wake(other)
+
+
+def _is_announced(status: WorkItemStatus, action: Action) -> bool:
+    """Whether an action only carries out what status says already: done before that, a kill would lose the reason."""
+    match action:
+        case CreateJob(manifest):
+            jobs = {gate.job for gate in status.gates} | {status.run.job if status.run is not None else None}
+            return manifest["metadata"]["name"] in jobs
+        case Acknowledge(uid=uid):
+            return any(record.uid == uid for record in status.decisions)
+        case _:
+            return True
 
 
 def _following(facts: Facts, plan: Plan, written: WorkItem, created: dict[str, JobView]) -> Facts | None:

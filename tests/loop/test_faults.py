@@ -10,6 +10,7 @@ from tests.loop import virtual
 from tests.loop.apiserver import Call, Cut
 from tests.loop.lab import NAMESPACE, Lab
 from tests.loop.store import DECISIONS, JOBS, REPOSITORIES, WORKITEMS, Refused
+from tests.loop.test_killed import PIPELINE
 from tests.unit.core.world import review
 
 ITEMS = [f"et-{n}" for n in range(1, 6)]
@@ -149,6 +150,33 @@ async def test_a_refused_job_is_a_condition_and_heals_by_itself(lab: Lab) -> Non
     refuses = False
     await lab.until_phase("InReview", "et-1")
     assert lab.status("et-1").runs[0].number == 1
+
+
+async def test_what_is_said_while_a_gates_job_is_refused_is_not_lost_in_a_conflict(lab: Lab) -> None:
+    """A Decision is acknowledged after the status that remembers it, whatever else has to be tried again."""
+    refuses, conflicts = True, 1
+
+    def fault(call: Call) -> Refused | None:
+        nonlocal conflicts
+        if call.kind is JOBS and call.verb == "create" and "-tests-" in call.body["metadata"]["name"] and refuses:
+            return Refused(403, "Forbidden", "exceeded quota: team")
+        if call.kind is WORKITEMS and call.writes and call.body["status"].get("decisions") and conflicts:
+            conflicts -= 1
+            return Refused(409, "Conflict", "the object has been modified")
+        return None
+
+    lab.server.fault = fault
+    lab.repository()
+    lab.pipeline(PIPELINE)
+    lab.start()
+    lab.item("et-1")
+    await lab.until(lambda: lab.ready("et-1")[0] == "QuotaExceeded", "the refusal")
+    name = lab.decide("et-1", "approve", {"gate": "accepted", "commit": lab.status("et-1").head})
+    await lab.until(lambda: lab.decision(name) == ("Accepted", "Approved"), "the answer")
+    assert conflicts == 0
+    assert [gate.result for gate in lab.status("et-1").gates if gate.name == "accepted"] == ["Passed"]
+    refuses = False
+    await lab.until_phase("Done", "et-1")
 
 
 async def test_an_invalid_job_is_a_condition_and_survives_a_restart(lab: Lab) -> None:

@@ -118,6 +118,19 @@ async def test_a_branch_belongs_to_one_item_at_a_time(lab: Lab, together: bool, 
     await lab.until_phase("Done", "a", "b", "c")
 
 
+async def test_an_item_that_cannot_start_is_looked_at_once_a_time_and_holds_up_no_start(lab: Lab) -> None:
+    """Starts go one by one; who only waits for a reference does not stand in that line."""
+    lab.pipeline(one_stage())
+    lab.start()
+    lab.item("et-1")
+    await lab.until_phase("Pending", "et-1")
+    await lab.rest(5)
+    lab.server.calls.clear()
+    await lab.rest(150)
+    looks = [call for call in lab.server.calls if (call.verb, call.kind, call.name) == ("get", WORKITEMS, "et-1")]
+    assert 9 <= len(looks) <= 12
+
+
 @pytest.mark.parametrize("missing", ["Repository", "Pipeline"])
 async def test_what_an_item_refers_to_may_come_later(lab: Lab, missing: str) -> None:
     if missing == "Pipeline":

@@ -10,6 +10,7 @@ import pytest
 from tests.loop.apiserver import Call, Cut
 from tests.loop.lab import Lab
 from tests.loop.store import JSON, WORKITEMS
+from tests.loop.test_killed import PIPELINE
 from tests.unit.core.world import one_stage
 from workitems.api import Phase
 
@@ -76,6 +77,38 @@ async def test_a_restart_in_the_middle_keeps_the_limit(lab: Lab) -> None:
     assert most_at_once(lab) == 1
 
 
+async def test_a_new_operator_keeps_the_order_of_those_that_wait(lab: Lab) -> None:
+    """The run that had the place has ended while nobody was there: it does not go to whoever is looked at first."""
+    lab.pipeline(
+        {**small(maxConcurrentRuns=1), "stages": [{"name": name, "agent": "coder"} for name in ("build", "ship")]}
+    )
+    lab.repository()
+    lab.kubelet.holds = lambda _job: True
+    lab.start()
+    lab.item("m-running")
+    await lab.until(lambda: bool(lab.kubelet.live()), "a run")
+    lab.item("b-older")
+    await lab.rest(5)
+    lab.item("a-younger")
+    lab.item("z-urgent", priority=5)
+    lab.item("gone", priority=9)
+    await lab.until_phase("Queued", "b-older", "a-younger", "z-urgent", "gone")
+    await lab.kill()
+    lab.kubelet.release()
+    await lab.rest()
+
+    def deletes(call: Call) -> None:
+        """The first in line goes as soon as the new operator has found it: no event tells."""
+        if (call.verb, call.kind) == ("list", WORKITEMS) and lab.store.find(WORKITEMS, "team-a", "gone") is not None:
+            lab.store.delete(WORKITEMS, "team-a", "gone")
+
+    lab.server.done = deletes
+    lab.start(sweep_seconds=80_000)
+    await lab.until_phase("Done", "m-running", "b-older", "a-younger", "z-urgent")
+    assert order(lab) == ["m-running", *["z-urgent"] * 2, "m-running", *["b-older"] * 2, *["a-younger"] * 2]
+    assert most_at_once(lab) == 1
+
+
 @pytest.mark.parametrize("cut", [Cut.LOST, Cut.RESET], ids=["lost answer", "reset"])
 async def test_a_limit_holds_when_the_announcement_goes_wrong(lab: Lab, cut: Cut) -> None:
     """Nobody knows then whether the run is announced: the slot must not go to somebody else before it is looked at."""
@@ -110,6 +143,46 @@ async def test_suspended_before_the_start(lab: Lab) -> None:
     await lab.until_phase("Suspended", "et-1")
     await lab.rest(600)
     assert lab.jobs("et-1") == []
+    suspend(lab, on=False)
+    await lab.until_phase("Done", "et-1")
+
+
+async def test_suspended_in_the_queue_it_lets_the_others_go_first_and_keeps_its_place(lab: Lab) -> None:
+    lab.pipeline(small(maxConcurrentRuns=1))
+    lab.repository()
+    lab.kubelet.holds = lambda job: job["metadata"]["name"].startswith("running-")
+    lab.start(sweep_seconds=80_000)
+    lab.item("running")
+    await lab.until(lambda: bool(lab.kubelet.live()), "a run")
+    lab.item("et-1", priority=5)
+    lab.item("other")
+    await lab.until_phase("Queued", "et-1", "other")
+    suspend(lab, on=True)
+    await lab.until_phase("Suspended", "et-1")
+    lab.kubelet.release()
+    await lab.until_phase("Done", "running", "other")
+    assert lab.jobs("et-1") == []
+    suspend(lab, on=False)
+    await lab.until_phase("Done", "et-1")
+    assert most_at_once(lab) == 1
+
+
+async def test_suspended_while_a_command_gate_runs_it_is_judged_and_nothing_else_begins(lab: Lab) -> None:
+    lab.pipeline(PIPELINE)
+    lab.repository()
+    lab.kubelet.holds = lambda job: "workitems.dev/gate" in job["metadata"]["labels"]
+    lab.kubelet.gate_codes["tests"] = [1, 0]
+    lab.start()
+    lab.item("et-1")
+    await lab.until(lambda: bool(lab.kubelet.held), "the gate's Job")
+    suspend(lab, on=True)
+    lab.kubelet.release()
+    await lab.until_phase("Suspended", "et-1")
+    await lab.rest(600)
+    status = lab.status("et-1")
+    assert [(r.gate, r.attempts) for r in status.rework] == [("tests", 1)]
+    assert len(lab.jobs("et-1")) == 2
+    lab.approve_always()
     suspend(lab, on=False)
     await lab.until_phase("Done", "et-1")
 
