@@ -291,10 +291,12 @@ def test_a_missing_volume_is_named_and_the_run_goes_on_once_it_is_there(world: W
     assert len(status["runs"]) == 1
 
 
-def test_a_missing_prompt_file_is_named_and_nothing_runs_without_it(world: World) -> None:
+def test_a_missing_prompt_file_is_named_and_a_retry_finds_it(world: World) -> None:
     message = world.blocked("no-prompt", "PromptFileNotFound")
     assert ".agents/developer.md, the agent's systemPromptFile, is not a file at the base commit" in message
     assert "PromptFileNotFound" in world.lab.paste(commands(message)[0])
+    world.shop.commit("main", ".agents/developer.md", "You are the developer.\n")
+    assert len(world.retried("no-prompt", message)["runs"]) == 2
 
 
 def test_a_missing_base_branch_is_named_and_a_retry_finds_it(world: World) -> None:
@@ -302,6 +304,21 @@ def test_a_missing_base_branch_is_named_and_a_retry_finds_it(world: World) -> No
     assert "there is no branch release in http://" in message
     world.shop("branch", "release", "main")
     world.retried("no-base", message)
+
+
+def test_a_branch_that_somebody_deleted_is_named_and_a_retry_finds_it_again(world: World) -> None:
+    lab, git = world.lab, world.shop
+    item = lab.item("branch-gone", {"development": [{**WORK, "sleep": 3}]}, pipeline="two")
+    lab.running(item, "development")
+    lab.suspend(item)
+    head = lab.wait_phase(item, "Suspended")["head"]
+    git("branch", "-D", f"workitem/{item}")
+    lab.suspend(item, False)
+    message = world.blocked(item, "BranchNotFound")
+    assert f"the branch workitem/{item} is gone from http://" in message
+    assert f"{head}:refs/heads/workitem/{item}), or abort the item" in message
+    git("branch", f"workitem/{item}", head)
+    assert [run["stage"] for run in world.retried(item, message)["runs"]] == ["development", "review", "review"]
 
 
 def test_a_branch_that_exists_is_used_only_when_the_item_adopts_it(world: World) -> None:

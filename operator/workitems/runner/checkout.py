@@ -262,11 +262,16 @@ def _prompt_file(session: Session, path: str, base: str) -> bytes:
     content = b"" if blob is None else facts.blob_bytes(session.cache.bare, blob, SYSTEM_PROMPT_BYTES + 1)
     if not content.strip():
         state = "is not a file" if blob is None else "is empty"
-        raise problems.RunProblemError(
-            "PromptFileNotFound",
-            f"{path}, the agent's systemPromptFile, {state} at the base commit {base}: commit it to "
-            f"{session.task.base_branch} (or correct the path in the Pipeline) and create the WorkItem anew",
-        )
+        where = f"{path}, the agent's systemPromptFile, {state} at the base commit {base}"
+        commit = f"commit it to {session.task.base_branch}"
+        mend = f"{commit}; if the path in the Pipeline is wrong, correct it there and create the WorkItem anew"
+        if session.task.base_commit is not None:
+            where = f"{where}, where the item's branch began"
+            mend = (
+                f"{commit} (or correct the path in the Pipeline), then create the WorkItem anew, with adoptBranch: "
+                "true: a Retry reads that same commit"
+            )
+        raise problems.RunProblemError("PromptFileNotFound", f"{where}: {mend}")
     if len(content) > SYSTEM_PROMPT_BYTES:
         raise problems.RunProblemError("PromptFileTooLarge", f"{path} is larger than 1 MiB at the base commit {base}")
     return content

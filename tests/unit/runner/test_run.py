@@ -161,6 +161,25 @@ def test_a_missing_or_empty_system_prompt_stops_the_run_and_names_file_and_commi
     assert lab.head() is None
 
 
+def test_a_missing_system_prompt_is_found_once_it_is_committed_to_the_base(lab: Lab) -> None:
+    """Nothing has begun at the commit without it, so the next run begins where the base branch is by then."""
+    task = lab.task(system_prompt_file="late.md")
+    report = lab.run(task, "echo ran > src/ran")
+    assert report.problem is not None
+    assert report.base_commit is None
+    lab.push("main", late_dot_md="You came late.\n")
+    report = lab.run(lab.task(run=2, system_prompt_file="late.md"), "cat $LAB/exchange/system.md; echo ran > src/ran")
+    assert report.problem is None
+    assert lab.agent_log == "You came late.\n"
+    # From here on the base commit is pinned: what another agent lacks there is said with what helps.
+    pinned = lab.task(run=3, expected_head=report.head, base_commit=report.base_commit, system_prompt_file="later.md")
+    lab.push("main", later_dot_md="You came later.\n")
+    report = lab.run(pinned, "echo ran > src/ran")
+    assert report.problem is not None
+    assert "where the item's branch began" in report.problem.message
+    assert "create the WorkItem anew, with adoptBranch: true" in report.problem.message
+
+
 def test_the_task_file_is_there_and_never_committed(lab: Lab) -> None:
     task = lab.task(task_file="work/.task.md", commit_paths=("/",))
     report = lab.run(task, "cp work/.task.md src/copy; echo edited >> work/.task.md")
