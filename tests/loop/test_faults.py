@@ -126,6 +126,30 @@ async def test_a_tenth_of_all_requests_fails_and_every_item_is_done(lab: Lab, se
         assert [run.number for run in lab.status(item).runs] == list(range(1, 9 if item == "et-2" else 7))
 
 
+async def test_a_deletion_that_is_answered_with_a_conflict_is_made_again(lab: Lab) -> None:
+    """Whoever aborts an item must not find its agent at work for another half hour."""
+    conflicts = 2
+
+    def fault(call: Call) -> Refused | None:
+        nonlocal conflicts
+        if call.verb == "delete" and call.kind is JOBS and conflicts:
+            conflicts -= 1
+            return Refused(409, "Conflict", "the object has been modified")
+        return None
+
+    lab.server.fault = fault
+    lab.repository()
+    lab.pipeline()
+    lab.kubelet.holds = lambda _job: True
+    lab.start()
+    lab.item("et-1")
+    await lab.until(lambda: bool(lab.kubelet.live()), "a run")
+    lab.decide("et-1", "abort")
+    await lab.until_phase("Aborted", "et-1")
+    await lab.until(lambda: not list(lab.store.list(JOBS)), "the end of its Job")
+    assert conflicts == 0
+
+
 async def test_a_refused_job_is_a_condition_and_heals_by_itself(lab: Lab) -> None:
     message = 'jobs.batch "x" is forbidden: exceeded quota: team, requested: count/jobs.batch=1, used: 5, limited: 5'
     refuses = True

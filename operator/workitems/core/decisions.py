@@ -281,13 +281,22 @@ def _send_back(draft: Draft, spec: DecisionSpec) -> Answer:
         run = draft.status.run
         message = f"run {run.number} is under way: say it again when it is over, or abort"
         return "Ignored", "RunInProgress", message
+    # What somebody said a moment ago, or what no run has been told yet, goes along.
+    rejected = (g for g in draft.status.gates if g.reason == "Rejected" and g.stage in draft.status.completed)
+    before = draft.status.rerun or Rerun(reason="SentBack")
+    findings = (*before.findings, *(f"{gate.name}: {gate.message}" for gate in rejected))
     draft.set(hold=None)
     draft.reset_counters()
     said = _said(f"sent back by {spec.by}", spec.comment)
     draft.reopen(target, said[:MESSAGE_LIMIT])
     short = len(said) <= MESSAGE_LIMIT
-    finding = said if short else f"sent back by {spec.by}"
-    draft.rerun(Rerun(reason="SentBack", findings=(finding,), answers=() if short else (spec.comment,)))
+    update = {
+        "reason": "SentBack",
+        "merge_base": False,
+        "findings": (*findings, said if short else f"sent back by {spec.by}"),
+        "answers": before.answers if short else (*before.answers, spec.comment)[-16:],
+    }
+    draft.rerun(before.model_copy(update=update))
     return "Accepted", "SentBack", f"continues at stage {target}"
 
 

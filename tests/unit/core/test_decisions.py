@@ -161,6 +161,38 @@ def test_a_long_send_back_reaches_the_agent_whole() -> None:
     assert words in world.tasks[-1].prompt
 
 
+@pytest.mark.parametrize("meanwhile", ["nothing", "suspended"])
+def test_what_was_answered_before_a_send_back_reaches_the_agent_with_it(meanwhile: str) -> None:
+    world = needs_input()
+    world.item["spec"]["suspend"] = meanwhile == "suspended"
+    answer = world.say("answer", comment="One code an order.")
+    if meanwhile == "suspended":
+        world.rest()
+    back = world.say("sendBack", {"stage": "analysis"}, comment="Use the existing price type.")
+    world.rest()
+    assert world.answer_to(answer) == ("Accepted", "Answered")
+    assert world.answer_to(back) == ("Accepted", "SentBack")
+    world.item["spec"]["suspend"] = False
+    world.go(until="analysis")
+    prompt = world.tasks[-1].prompt
+    assert "One code an order." in prompt
+    assert "Use the existing price type." in prompt
+    assert f"{DOCUMENTS}/01-questions.md" in world.tasks[-1].include
+
+
+def test_a_reject_and_a_send_back_at_the_same_time_reach_the_agent_both() -> None:
+    world = in_review()
+    said = [
+        world.say("reject", {"gate": "analysis-approved"}, comment="The refund case is missing."),
+        world.say("sendBack", {"stage": "analysis"}, comment="Use the existing price type."),
+    ]
+    world.rest()
+    assert [world.answer_to(name)[0] for name in said] == ["Accepted", "Accepted"]
+    prompt = world.tasks[-1].prompt
+    assert "The refund case is missing." in prompt
+    assert "Use the existing price type." in prompt
+
+
 def test_rejects_are_bounded() -> None:
     world = World(one_stage(APPROVAL))
     for _ in range(2):
