@@ -41,11 +41,9 @@ def apply(draft: Draft) -> None:
     """Gates with a Reject that waits for a look at the branch."""
     room = DECISIONS_KEPT - sum(decision.metadata.uid in recorded for decision in ordered)
     for decision in ordered:
-        if decision.metadata.uid not in recorded:
-            room -= 1
-            if room < 0:
-                draft.again_in(timedelta(0))
-                continue
+        if decision.metadata.uid not in recorded and room <= 0:
+            draft.again_in(timedelta(0))
+            continue
         known = next((r for r in draft.status.decisions if r.uid == decision.metadata.uid), None)
         if known is None:
             approve, reject = decision.spec.approve, decision.spec.reject
@@ -54,21 +52,28 @@ def apply(draft: Draft) -> None:
                 draft.look = True
                 rejected |= {reject.gate} if reject is not None else set()
                 continue
-            result, reason, message = answer
-            known = DecisionRecord(
-                name=decision.metadata.name,
-                uid=decision.metadata.uid,
-                action=decision.spec.action,
-                by=decision.spec.by,
-                result=result,
-                reason=reason,
-                message=message[:1024],
-                at=draft.now,
-            )
-            draft.set(decisions=_remembered(draft, known))
-            draft.note(f"{known.action} {known.name} {known.result}")
+            room -= 1
+            known = _record(draft, decision, answer)
         status = DecisionStatus(result=known.result, reason=known.reason, message=known.message, at=known.at)
         draft.after.append(Acknowledge(decision.metadata.name, decision.metadata.uid, status))
+
+
+def _record(draft: Draft, decision: Decision, answer: Answer) -> DecisionRecord:
+    """What became of a Decision, remembered in status."""
+    result, reason, message = answer
+    record = DecisionRecord(
+        name=decision.metadata.name,
+        uid=decision.metadata.uid,
+        action=decision.spec.action,
+        by=decision.spec.by,
+        result=result,
+        reason=reason,
+        message=message[:1024],
+        at=draft.now,
+    )
+    draft.set(decisions=_remembered(draft, record))
+    draft.note(f"{record.action} {record.name} {record.result}")
+    return record
 
 
 def _remembered(draft: Draft, new: DecisionRecord) -> tuple[DecisionRecord, ...]:

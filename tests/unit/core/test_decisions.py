@@ -306,6 +306,16 @@ def test_sixty_decisions_at_once_count_once_each_although_their_acknowledgements
     assert len(world.tasks) == 2
 
 
+def test_sixty_decisions_that_wait_for_a_look_keep_no_other_waiting() -> None:
+    world = in_review()
+    world.item["spec"]["suspend"] = True
+    for number in range(60):
+        world.approve(commit=f"{number:040x}")
+    abort = world.say("abort")
+    world.rest(steps=100)
+    assert world.answer_to(abort) == ("Accepted", "Aborted")
+
+
 def test_decisions_are_taken_in_the_order_in_which_they_were_said() -> None:
     world = needs_input()
     later = world.say("answer", comment="second", name="a-later")
