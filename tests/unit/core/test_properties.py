@@ -206,7 +206,21 @@ EVENTS: st.SearchStrategy[Event] = st.one_of(
     st.booleans().map(loses_acknowledgements),
     st.sampled_from([deletes_a_job, replaces_a_job, takes_the_pod]),
 )
-HISTORIES = st.lists(EVENTS, min_size=20, max_size=60)
+
+
+def together(events: list[Event]) -> Event:
+    """All of them before the operator looks again, as while it is away."""
+
+    def event(world: World) -> None:
+        for each in events:
+            each(world)
+
+    return event
+
+
+HISTORIES = st.lists(
+    st.one_of(EVENTS, EVENTS, EVENTS, st.lists(EVENTS, min_size=2, max_size=4).map(together)), min_size=20, max_size=60
+)
 
 
 def away(value: bool) -> Event:
