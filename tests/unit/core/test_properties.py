@@ -26,7 +26,7 @@ from tests.unit.core.world import (
     small_pipeline,
 )
 from workitems import errors
-from workitems.api import Phase, WorkItem
+from workitems.api import Phase, RunKind, WorkItem
 from workitems.core import begin, effects, manifests, pods
 from workitems.core.facts import Admission, PodView
 from workitems.core.forge import Check, Commit
@@ -55,7 +55,7 @@ BAD_ENDS = {
     "cost": End(cost="NaN"),
 }
 ENDS: st.SearchStrategy[End | None] = st.one_of(st.none(), st.none(), st.sampled_from(list(BAD_ENDS.values())))
-COMMENTS = st.sampled_from(["", "words", "ж" * 16_384])
+COMMENTS = st.sampled_from(["", "words", "ж" * 16_000])
 
 
 def ends(end: End | None) -> Event:
@@ -82,7 +82,7 @@ def says(action: str, body: dict[str, Any], comment: str) -> Event:
         content = dict(body)
         if action == "approve" and "commit" not in content:
             content["commit"] = world.status.head or "1" * 40
-        world.say(action, content, comment=comment or "words")
+        world.say(action, content, comment=f"{comment or 'words'} no. {world.said}.")
 
     return event
 
@@ -366,17 +366,20 @@ def check_end_at_the_forge(world: World) -> None:
 @given(HISTORIES)
 @example([ends(None), says("approve", {"gate": "approved"}, ""), ends(None), gate_ends(0), ends(None)])
 @example([ends(None), pushes(PLAN), approves_what_is_there, says("reject", {"gate": "approved"}, ""), ends(None)])
+@example([ends(BAD_ENDS["questions"]), together([says("answer", {}, ""), says("sendBack", {"stage": "plan"}, "")])])
 def test_whatever_happens(history: list[Event]) -> None:
     world = World(small_pipeline())
     world.twice = True
     approved: set[str] = set()
     rejected: set[str] = set()
+    heard = Heard(world)
     over: dict[str, Any] | None = None
     for event in [lambda _: None, *history]:
         event(world)
         plan = world.rest(steps=40)
         approved |= accepted_approvals(world)
         rejected = check_rejects(world, rejected)
+        heard.check()
         check_shape(world)
         check_limits(world)
         check_slot(world)
@@ -402,6 +405,32 @@ def check_rejects(world: World, before: set[str]) -> set[str]:
     if now - before and status.phase not in FINISHED:
         assert "plan" not in status.completed
     return before | now
+
+
+class Heard:
+    """Whoever is told that their words count sees them in the next agent's prompt, whatever else was said."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._told: set[str] = set()
+        self._runs = 0
+        self._waiting: list[str] = []
+
+    def check(self) -> None:
+        world = self._world
+        for record in world.status.decisions:
+            if record.uid not in self._told and record.result == "Accepted":
+                self._told.add(record.uid)
+                if record.action in ("Answer", "Reject", "SendBack", "Retry"):
+                    self._waiting.append(world.decisions[record.name]["spec"]["comment"])
+        runs = [task for task in world.tasks if task.kind is RunKind.AGENT]
+        if len(runs) > self._runs:
+            self._runs = len(runs)
+            # The newest words, where they are too many.
+            if sum(len(words.encode()) for words in self._waiting) < 60_000:
+                for words in self._waiting:
+                    assert words in runs[-1].prompt, words[-30:]
+            self._waiting.clear()
 
 
 def check_shape(world: World) -> None:
