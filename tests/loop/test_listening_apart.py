@@ -8,7 +8,7 @@ import pytest
 
 from tests.loop import virtual
 from tests.loop.apiserver import Call, Cut
-from tests.loop.lab import NAMESPACE, Lab
+from tests.loop.lab import NAMESPACE, Lab, cut_at
 from tests.loop.store import DECISIONS, EVENTS, REPOSITORIES, WORKITEMS, Refused
 from tests.loop.test_listening import answered, decisions, hooked, in_review, project, there
 from tests.loop.test_telling import STATES, tracker
@@ -128,6 +128,28 @@ async def test_an_issue_that_was_refused_is_taken_once_what_is_wrong_is_mended(l
             "WorkItem team-a/et-1 c",
             "WorkItem team-a/et-2 c",
         ]
+        await lab.stop()
+
+
+async def test_an_issue_says_which_workitem_it_has_become_although_that_is_over(lab: Lab) -> None:
+    """The operator that took it dies before it could say so, and the issue leaves the state that it was taken for."""
+    async with project(lab, workItems={"state": "Ready"}) as plane:
+        lab.server.fault = cut_at(1, Cut.DIE_AFTER, lambda call: (call.verb, call.kind) == ("create", WORKITEMS))
+        issue = plane.issue("One", state="Ready")
+        lab.start()
+        await lab.until_dead()
+        plane.away = True
+        lab.approve_always()
+        lab.start()
+        await lab.until_phase("Done", "et-1")
+        await lab.kill()
+        plane.move(issue, "Done", plane.lead)
+        plane.away = False
+        lab.start()
+        await lab.until(lambda: any("carries this out" in read(said) for said in plane.said(issue)), "the comment")
+        await lab.rest(600)
+        assert sum("carries this out" in read(said) for said in plane.said(issue)) == 1
+        assert len(list(lab.store.list(WORKITEMS))) == 1
         await lab.stop()
 
 

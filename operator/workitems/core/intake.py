@@ -16,6 +16,8 @@ TRACKER_LABEL = "workitems.dev/tracker"
 PLANE = "plane"
 TOLD_LABEL = "workitems.dev/tracker-told"
 """Of these: the issue says which WorkItem it has become."""
+UNTOLD = f"{TRACKER_LABEL}={PLANE},{TOLD_LABEL}!=true"
+"""Selects those whose issue does not."""
 NAME_LIMIT = 63
 TITLE_LIMIT = 250
 DESCRIPTION_BYTES = 65536

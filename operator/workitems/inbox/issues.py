@@ -7,6 +7,7 @@ wrong may be mended where no change of the issue shows it: in the cluster, or in
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from dataclasses import dataclass
 from typing import Any
@@ -50,6 +51,8 @@ class Issues:
         self._api = api
         self._channels = channels
         self._tell = tell
+        self._saying = asyncio.Lock()
+        """The tracker looks for a comment before it stores another: two at once would both be stored."""
 
     async def note(self, visit: Visit, changed: list[Issue], items: list[WorkItem]) -> None:
         """Put what is to be taken into the queue. Raises errors.Transient, errors.Permanent."""
@@ -63,7 +66,7 @@ class Issues:
                     seen.queue.pop(issue.id, None)
                     continue
                 there = await self._api.get(cluster.WORKITEMS, visit.repository.metadata.namespace, name)
-                if there is not None and _is(there, issue) and not _untold(there):
+                if there is not None and _is(there, issue):
                     # No request for what an earlier process has taken.
                     seen.taken.add(issue.id)
                     continue
@@ -78,6 +81,22 @@ class Issues:
         """This issue, as a webhook named it."""
         visit.seen.queue.setdefault(issue.id, "")
         await self._tell.carefully(visit.repository, self._take(visit, issue, items))
+
+    async def say_taken(self, visit: Visit) -> None:
+        """Catch up on issues that do not say yet which WorkItem they have become.
+
+        The operator that took them was stopped, or the tracker was. Meanwhile the item goes its way, and moves the
+        issue out of the state by which it was wanted: the item is looked for, not the issue.
+        """
+        meta = visit.repository.metadata
+        untold = self._api.list(
+            cluster.WORKITEMS,
+            meta.namespace,
+            field_selector=f"spec.repository={meta.name}",
+            label_selector=intake.UNTOLD,
+        )
+        async for there in untold:
+            await self._tell.carefully(visit.repository, self._say_taken(visit, there))
 
     # --- one issue
 
@@ -99,7 +118,6 @@ class Issues:
         follower = _follower(items, issue, name)
         if follower is not None:
             await self._follow(issue, follower)
-            await self._say_taken(visit, issue, await self._api.get(cluster.WORKITEMS, *_where(follower)))
         elif issue.id not in seen.taken and (await _wanted(visit)).has(issue):
             if not await self._make(visit, issue, names):
                 return
@@ -139,17 +157,22 @@ class Issues:
             message = f"there is another WorkItem {name} in namespace {namespace} already: rename or delete it"
             await self._refuse(visit, issue, name, message)
             return False
-        await self._say_taken(visit, issue, there)
+        await self._say_taken(visit, there)
         return True
 
-    async def _say_taken(self, visit: Visit, issue: Issue, there: cluster.JSONObject | None) -> None:
+    async def _say_taken(self, visit: Visit, there: cluster.JSONObject) -> None:
         """Once, and the WorkItem remembers it: no request is needed to know it later."""
-        if there is None or not _untold(there):
+        async with self._saying:
+            await self._say_taken_in_turn(visit, there)
+
+    async def _say_taken_in_turn(self, visit: Visit, there: cluster.JSONObject) -> None:
+        namespace, name, spec = there["metadata"]["namespace"], there["metadata"]["name"], there["spec"]
+        issue = spec.get("externalRef")
+        if issue is None or not _untold(there):
             return
-        namespace, name = there["metadata"]["namespace"], there["metadata"]["name"]
-        subject = Subject(name, namespace, issue.title)
-        text = await self._rendered(visit, "comment.Taken", {"branch": there["spec"].get("branch", "")}, subject)
-        await visit.project.comment(issue.id, _taken(namespace, name), text)
+        subject = Subject(name, namespace, spec["title"])
+        text = await self._rendered(visit, "comment.Taken", {"branch": spec.get("branch", "")}, subject)
+        await visit.project.comment(issue["id"], _taken(namespace, name), text)
         patch = {"metadata": {"uid": there["metadata"].get("uid"), "labels": {intake.TOLD_LABEL: "true"}}}
         await self._api.merge_patch(cluster.WORKITEMS, namespace, name, patch)
 
@@ -180,10 +203,6 @@ def _words(issue: Issue, name: str) -> dict[str, str]:
 
 def _taken(namespace: str, name: str) -> str:
     return f"taken/{namespace}/{name}"
-
-
-def _where(item: WorkItem) -> tuple[str, str]:
-    return item.metadata.namespace, item.metadata.name
 
 
 def _follower(items: list[WorkItem], issue: Issue, name: str) -> WorkItem | None:

@@ -71,6 +71,7 @@ class Looks:
         if visit.plane.work_items is not None:
             whole &= await self.tell.carefully(repository, self._issues.note(visit, changes.issues, items))
             await self._issues.take(visit, items)
+        await self.tell.carefully(repository, self._issues.say_taken(visit))
         if whole and len(visit.seen.queue) <= QUEUE_MOST:
             visit.seen.until = changes.until
         self._forget(visit.seen, items)
