@@ -157,6 +157,8 @@ class Excerpt(Message):
 
     file: Annotated[str, Limit(longest=512)]
     text: Annotated[str, Limit(longest=4096)]
+    cut: bool | None = None
+    """Whether the document goes on; None: it does not."""
 
 
 _HEX = r"^([0-9a-f]{40}|[0-9a-f]{64})$"

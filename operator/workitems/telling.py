@@ -24,8 +24,6 @@ log = structlog.stdlib.get_logger(__name__)
 
 WITH_DOCUMENTS = ("QuestionsAsked", "Conflict")
 """Events that quote a document."""
-EXCERPT_BYTES = 880
-"""An excerpt of a report that has so many is only the beginning of its document."""
 COMMENT_CHARACTERS = 50_000
 MESSAGE_CHARACTERS = 3000
 """Of a document that is quoted."""
@@ -133,7 +131,7 @@ class Telling:
             log.warning("document", file=words["file"], reason=error.reason, error=str(error))
             found = None
         text = found if found is not None else excerpt
-        cut = found is None and len(excerpt.encode()) >= EXCERPT_BYTES
+        cut = found is None and bool(words.get("cut"))
         limit = most or MESSAGE_CHARACTERS
         return {"text": text[:limit], "cut": "yes" if cut or len(text) > limit else ""}
 

@@ -189,6 +189,11 @@ async def test_nobody_else_s_comment_says_that_an_issue_was_taken(lab: Lab) -> N
 # --- approvals
 
 
+def wanted(lab: Lab) -> list[str]:
+    """What Events say about approvals that are wanted."""
+    return [body["message"] for body in lab.store.list(EVENTS) if body["reason"] == "WaitingForApproval"]
+
+
 async def test_a_move_that_does_not_carry_the_item_on_is_taken_back(lab: Lab) -> None:
     """A second approval is awaited: a person would read Approved, and nothing would happen."""
     gates = [{"name": "lead", "approval": {}}, {"name": "security", "approval": {}}]
@@ -200,6 +205,11 @@ async def test_a_move_that_does_not_carry_the_item_on_is_taken_back(lab: Lab) ->
         await lab.until(lambda: answered(lab), "the approval")
         await lab.until(lambda: lab.status("et-1").outbox is None, "everything told")
         assert (lab.phase("et-1"), plane.state_of(issue)) == ("InReview", "In Review")
+        for told in (wanted(lab), [read(html) for html in plane.said(issue)]):
+            assert [gate for words in told for gate in ("lead", "security") if f"gate {gate}" in words] == [
+                "lead",
+                "security",
+            ]
         plane.move(issue, "Approved", plane.lead)
         await lab.until_phase("Done", "et-1")
         await lab.stop()

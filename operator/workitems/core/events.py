@@ -22,6 +22,7 @@ from workitems.api import (
     WorkItem,
     WorkItemStatus,
 )
+from workitems.core import gates
 from workitems.core.stages import CREATED
 from workitems.core.transitions import Transition
 
@@ -67,10 +68,18 @@ def _words(item: WorkItem, transition: Transition, after: WorkItemStatus) -> Ite
         if gate.result in (GateResult.FAILED, GateResult.ERROR):
             reason = "GateFailed" if gate.result is GateResult.FAILED else "GateError"
             yield "Warning", reason, f"{gate.name} of stage {gate.stage}: {gate.message or gate.reason}"
-    if transition.phase in _PHASES:
-        kind, reason = _PHASES[transition.phase]
+    # A stage may ask for several approvals, one after the other.
+    asked_again = after.phase is Phase.IN_REVIEW and _asked(after) != _asked(item.status)
+    if transition.phase in _PHASES or asked_again:
+        kind, reason = _PHASES[after.phase]
         ready = next((c.message for c in after.conditions if c.type == "Ready"), "")
         yield kind, reason, ready or reason
+
+
+def _asked(status: WorkItemStatus) -> tuple[str, str, str | None] | None:
+    """What the item asks an approval of: stage, gate, and what that covers."""
+    waiting = (gate for gate in status.gates if gate.stage == status.stage and gate.reason == gates.ASKED)
+    return next(((gate.stage, gate.name, gate.covers) for gate in waiting), None)
 
 
 def tracker_failed(repository: Repository, reason: str, message: str, now: datetime) -> dict[str, Any]:

@@ -23,6 +23,8 @@ EMPTY_BLOBS = frozenset(
 )
 
 VOID = "Void"
+ASKED = "WaitingForApproval"
+"""Reason of a gate that waits for a person."""
 FINAL = (GateResult.PASSED, GateResult.FAILED, GateResult.SKIPPED)
 HOLDS = (GateResult.PASSED, GateResult.SKIPPED)
 NO_FORGE = (GateResult.SKIPPED, "NoForge", "the Repository has no forge, so there is no commit status to read")
@@ -107,7 +109,7 @@ class Judge:
         """The gate as the head alone shows it; a verdict needs a run and is never judged here."""
         if gate.approval:
             message = "waits for an Approve or Reject"
-            return self._status(gate, attempt, (GateResult.PENDING, "WaitingForApproval", message))
+            return self._status(gate, attempt, (GateResult.PENDING, ASKED, message))
         if gate.command:
             return self._status(gate, attempt, (GateResult.PENDING, "Waiting", "the command has not run yet"))
         if gate.ci:

@@ -256,12 +256,14 @@ def _document(facts: Facts, after: WorkItemStatus, file: str) -> dict[str, str]:
     if not file:
         return {}
     run, job = facts.item.status.run, facts.run_job
-    text = ""
+    found = {"file": file, "commit": after.head or ""}
     if run is not None and job is not None:
         state = runs.state_of(job, facts.uid, run.number, facts.now)
         if isinstance(state, runs.Ended) and state.report is not None:
-            text = next((excerpt.text for excerpt in state.report.excerpts if excerpt.file == file), "")
-    return {"file": file, "commit": after.head or "", "excerpt": text}
+            excerpt = next((excerpt for excerpt in state.report.excerpts if excerpt.file == file), None)
+            if excerpt is not None:
+                return {**found, "excerpt": excerpt.text, "cut": "yes" if excerpt.cut else ""}
+    return found
 
 
 def _stage(facts: Facts, name: str) -> Stage | None:

@@ -157,6 +157,7 @@ def run_task(facts: Facts, status: WorkItemStatus, run: CurrentRun) -> RunTask:
     how = launch.of(facts, status, run, agent)
     commit_paths = tuple(paths.root(p, run.stage) for p in agent.commit_paths or DEFAULT_COMMIT_PATHS)
     verdicts = tuple(paths.document(g.verdict.file, stage.name) for g in stage.gates if g.verdict)
+    outcomes = paths.outcome_files(stage)
     return RunTask(
         kind=RunKind.AGENT,
         **common,
@@ -164,11 +165,12 @@ def run_task(facts: Facts, status: WorkItemStatus, run: CurrentRun) -> RunTask:
         prompt=prompt(item, status, run, paths.documents),
         include=status.rerun.files if status.rerun is not None else (),
         merge_base=status.rerun is not None and status.rerun.merge_base,
-        remove=paths.outcome_files(stage),
+        remove=outcomes,
         system_prompt_file=paths.root(agent.system_prompt_file, run.stage) if agent.system_prompt_file else None,
         task_file=paths.root(agent.task_file, run.stage) if agent.task_file else None,
         verdicts=verdicts,
-        excerpts=tuple(dict.fromkeys((*verdicts, *paths.outcome_files(stage)))),
+        # First what is there only if something is wrong, and is told word by word: the room is not for all.
+        excerpts=(*(path for path in outcomes if path not in verdicts), *dict.fromkeys(verdicts)),
         agent_timeout_seconds=_timeout(agent),
         output=how.output,
         system_prompt=claude_code.system_prompt(paths.documents, commit_paths) if agent.claude_code else "",

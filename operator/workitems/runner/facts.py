@@ -17,7 +17,8 @@ from workitems.runner.git import Git
 from workitems.runner.worktree import GITLINK, REGULAR, records
 
 VERDICT_BYTES = 1024 * 1024
-EXCERPT_BYTES = 900
+EXCERPT_BYTES = 2048
+"""More than 500 characters of any language: a report takes what it has room for."""
 ATTRIBUTE_FILES = 20
 ATTRIBUTE_BYTES = 64 * 1024
 
@@ -63,11 +64,7 @@ def read(git: Git, task: RunTask, head: Hash) -> Facts:
             for path in task.verdicts
             if inside(path) in found
         ),
-        excerpts=tuple(
-            Excerpt(file=path, text=blob_text(git, found[inside(path)], EXCERPT_BYTES).rstrip("�"))
-            for path in task.excerpts
-            if inside(path) in found
-        ),
+        excerpts=tuple(_excerpt(git, path, found[inside(path)]) for path in task.excerpts if inside(path) in found),
         not_fetched=tuple(kind for kind, has in kinds if has),
     )
 
@@ -91,6 +88,13 @@ def blob_bytes(git: Git, blob: str, limit: int) -> bytes:
 def blob_text(git: Git, blob: str, limit: int) -> str:
     """The beginning of a blob as text; what is not UTF-8 is replaced."""
     return blob_bytes(git, blob, limit).decode(errors="replace")
+
+
+def _excerpt(git: Git, path: str, blob: str) -> Excerpt:
+    content = blob_bytes(git, blob, EXCERPT_BYTES + 1)
+    # Half a character at its end is none.
+    text = content[:EXCERPT_BYTES].decode(errors="replace").rstrip("�")
+    return Excerpt(file=path, text=text, cut=len(content) > EXCERPT_BYTES or None)
 
 
 def inside(path: str) -> bytes:

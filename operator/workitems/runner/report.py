@@ -19,6 +19,8 @@ log = logging.getLogger("runner")
 LEFT_OUT_BYTES = 700
 LEFT_OUT_NAMES = 20
 EXCERPT_BYTES = 900
+EXCERPT_CHARACTERS = 500
+"""Of an excerpt, even where they take more bytes: so much of a conflict is told, in any language."""
 SHORT_MESSAGE_CHARACTERS = 200
 SHORTEST_MESSAGE_CHARACTERS = 60
 SHORT_VALUE_CHARACTERS = 20
@@ -96,12 +98,18 @@ def _with_excerpt(report: RunReport, excerpt: Excerpt, limit: int) -> RunReport:
     """The report with as much of the excerpt as fits: found by halving, since JSON escapes have their own length."""
 
     def longer(characters: int) -> RunReport:
-        shortened = dataclasses.replace(excerpt, text=excerpt.text[:characters])
+        text = excerpt.text[:characters]
+        shortened = dataclasses.replace(excerpt, text=text, cut=excerpt.cut or text != excerpt.text or None)
         return dataclasses.replace(report, excerpts=(*report.excerpts, shortened))
 
-    allowed = min(limit, _size(longer(0)) + EXCERPT_BYTES)
+    allowed = _size(longer(0)) + EXCERPT_BYTES
+
+    def has_room(characters: int) -> bool:
+        size = _size(longer(characters))
+        return size <= limit and (characters <= EXCERPT_CHARACTERS or size <= allowed)
+
     low, high = 0, len(excerpt.text)
     while low < high:
         middle = (low + high + 1) // 2
-        low, high = (middle, high) if _size(longer(middle)) <= allowed else (low, middle - 1)
+        low, high = (middle, high) if has_room(middle) else (low, middle - 1)
     return longer(low) if low else report

@@ -121,6 +121,21 @@ def test_a_stage_without_documents_and_without_questions_says_so() -> None:
     )
 
 
+@pytest.mark.parametrize("length", [400, 600])
+def test_a_conflict_shows_its_first_500_characters_without_a_forge_too(length: int) -> None:
+    people = team()
+    text = ("Цена — целое, " * 50)[:length]
+    conflict = End(writes={"11-architecture.md": "x", "10-conflict.md": text})
+    people.world.script("architecture", conflict)
+    people.world.go(until="architecture")
+    people.world.end_run(conflict)
+    people.world.rest()
+    quoted = " ".join(text[:500].split())
+    assert (
+        f"the item goes on at stage analysis. {quoted}{'…' if length > 500 else ''} The document: " in people.told[-1]
+    )
+
+
 def test_a_conflict_shows_its_first_500_characters() -> None:
     people = team(forge=FORGE)
     people.documents[f"{DOCUMENTS}/10-conflict.md"] = "The price type is an integer. " * 40

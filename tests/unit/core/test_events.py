@@ -53,6 +53,15 @@ def gate(result: GateResult, attempt: int = 1) -> GateStatus:
     )
 
 
+def asked(*names: str, covers: str = "sha256:1") -> dict[str, Any]:
+    """A stage that waits for these approvals; the first is the one that is asked for."""
+    waiting = tuple(
+        gate(GateResult.PENDING).model_copy(update={"name": name, "reason": "WaitingForApproval", "covers": covers})
+        for name in names
+    )
+    return {"stage": "development", "phase": Phase.IN_REVIEW, "gates": waiting}
+
+
 def blocked(message: str) -> dict[str, Any]:
     ready = Condition(
         type="Ready", status="False", reason="X", message=message, observed_generation=1, last_transition_time=NOW
@@ -94,6 +103,10 @@ STARTED = WorkItemStatus(
         pytest.param({}, blocked("mend it"), ["Blocked"], id="blocked"),
         pytest.param(blocked("mend it"), blocked("mend that too"), [], id="blocked as before"),
         pytest.param({}, {"phase": Phase.IN_REVIEW}, ["WaitingForApproval"], id="an approval is wanted"),
+        pytest.param(asked("lead", "security"), asked("security"), ["WaitingForApproval"], id="the next approval"),
+        pytest.param(asked("lead", "security"), asked("lead"), [], id="the same approval is still wanted"),
+        pytest.param(asked("lead"), asked("lead", covers="sha256:2"), ["WaitingForApproval"], id="of something else"),
+        pytest.param(asked("lead"), {**asked("lead"), "phase": Phase.BLOCKED}, ["Blocked"], id="blocked instead"),
         pytest.param({}, {"phase": Phase.DONE}, ["Done"], id="the end"),
     ],
 )

@@ -293,7 +293,11 @@ class Branch:
         if self.head is None:
             return {"base_commit": self.base}
         code = json.dumps(sorted((p, t) for p, t in self.files.items() if not p.startswith(f"{task.documents}/")))
-        excerpts = [protocol.Excerpt(p, self.files[p][:200]) for p in task.excerpts if p in self.files]
+        excerpts = [
+            protocol.Excerpt(p, self.files[p][:500], cut=len(self.files[p]) > 500 or None)
+            for p in task.excerpts
+            if p in self.files
+        ]
         return {
             "base_commit": self.base,
             "head": self.head,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -78,9 +79,37 @@ def test_verdicts_come_before_excerpts_and_excerpts_fill_the_rest() -> None:
     excerpts = tuple(Excerpt(file=f"docs/{n}.md", text="я" * 4000) for n in range(6))
     read = RunReport.strictly(report.fit(empty(verdicts=(verdict,), excerpts=excerpts)))
     assert read.verdicts == (verdict,)
-    assert len(read.excerpts) >= 4
-    assert len(read.excerpts[0].text.encode()) in range(880, 901)
+    assert len(read.excerpts) >= 3
+    assert len(read.excerpts[0].text) == 500
     assert set(read.excerpts[0].text) == {"я"}
+
+
+@pytest.mark.parametrize("letter", ["x", "ж", "字", "𝔘", '"', "\n"])
+def test_500_characters_of_any_language_have_room_beside_what_an_ordinary_run_reports(letter: str) -> None:
+    long = letter * 2000
+    verdict = "docs/workitems/et-12/12-review.md"
+    full = empty(
+        uid="8d1f3c1e-4b3e-4f3a-9a7e-0123456789ab",
+        base_commit="a" * 40,
+        head="b" * 40,
+        tree="c" * 40,
+        code=f"sha256:{'0' * 64}",
+        blobs=("d" * 40,) * 16,
+        verdicts=(Verdict(verdict, ("REQUEST_CHANGES",)),),
+        excerpts=(Excerpt("docs/workitems/et-12/10-conflict.md", long), Excerpt(verdict, long)),
+        usage=Usage(10**7, 10**6, 10**7, "12.345678", 100),
+        ending=AgentEnding("Succeeded", model="m" * 40, session="8d1f3c1e-4b3e-4f3a-9a7e-0123456789ab"),
+    )
+    first = RunReport.strictly(report.fit(full)).excerpts[0]
+    assert first.text.startswith(long[:500])
+    assert first.cut
+
+
+def test_an_excerpt_says_whether_its_document_goes_on() -> None:
+    read = RunReport.strictly(report.fit(empty(excerpts=(Excerpt("a", "x" * 500), Excerpt("b", "x" * 2000)))))
+    whole, cut = read.excerpts
+    assert (whole.text, whole.cut) == ("x" * 500, None)
+    assert cut.cut
 
 
 def test_small_reports_are_left_as_they_are() -> None:

@@ -275,6 +275,16 @@ def test_the_report_describes_the_pushed_commit(lab: Lab) -> None:
     assert report.not_fetched == ()
 
 
+@pytest.mark.parametrize("language", ["Цена — целое число. ", "价格是整数。", "The price is an integer. "])
+def test_500_characters_of_a_document_are_reported_whatever_its_language(lab: Lab, language: str) -> None:
+    text = language * 200
+    report = lab.run(lab.task(excerpts=(REVIEW,)), f"printf %s '{text}' > {REVIEW}")
+    (excerpt,) = report.excerpts
+    assert excerpt.text.startswith(text[:500])
+    assert text.startswith(excerpt.text)
+    assert excerpt.cut
+
+
 def test_the_codes_digest_does_not_change_with_the_documents(lab: Lab) -> None:
     first = lab.run(lab.task(), "echo 1 > src/one.py")
     second = lab.run(
