@@ -274,7 +274,7 @@ class Messages(Model):
 
     language: Literal["en", "ru"] = "en"
     templates: ConfigMapName | None = None
-    """Templates of your own: keys as in `comment.ApprovalWanted` and `message.Done`, see docs/notifications.md."""
+    """Templates of your own: keys as in `comment.ApprovalWanted` and `message.Merged`, see docs/notifications.md."""
 
 
 class RepositoryLimits(Model):
