@@ -26,6 +26,9 @@ NOTIFY = "Notify"
 
 PATIENT = ("TrackerState", "TrackerComment")
 """Kinds that are told however late: nothing else says it, and they may be repeated."""
+REQUESTS = ("ApprovalWanted", "QuestionsAsked")
+"""Events of comments whose answers are bound to what they name (`inbox.py`)."""
+REQUESTS_KEPT = 10
 MENDABLE = frozenset(
     {
         *("TokenRefused", "RightsMissing", "StateNotFound", "SecretNotFound", "SecretKeyMissing", "SecretUnreadable"),
@@ -73,6 +76,10 @@ def _with_its_share(kept: tuple[Effect, ...], new: Effect) -> tuple[Effect, ...]
     return (*(effect for effect in kept if effect.id != surplus), new)
 
 
+def _asks(effect: Effect) -> bool:
+    return effect.kind == "TrackerComment" and effect.params.get("event") in REQUESTS
+
+
 def _is_news(effect: Effect) -> bool:
     """Whether it tells somebody something; the item does not wait for that, as it waits for its forge."""
     return effect.target not in ("", FORGE)
@@ -93,10 +100,14 @@ NEWEST_WINS = ("TrackerState", "PullRequest", "PullRequestText")
 
 
 def _bounded(effects: tuple[Effect, ...]) -> tuple[Effect, ...]:
-    """Without the oldest of those that are over, where they are too many; Done ones go first."""
+    """Without the oldest of those that are over, where they are too many; Done ones go first.
+
+    The newest requests stay, however long they wait for their answers: without them nobody knows what was asked.
+    """
     over = [effect for effect in effects if effect.state != "Intended"]
-    over.sort(key=lambda effect: effect.state != "Done")
-    surplus = {effect.id for effect in over[: max(len(over) - EFFECTS_KEPT, 0)]}
+    kept = [effect.id for effect in over if _asks(effect)][-REQUESTS_KEPT:]
+    rest = sorted((effect for effect in over if effect.id not in kept), key=lambda effect: effect.state != "Done")
+    surplus = {effect.id for effect in rest[: max(len(over) - EFFECTS_KEPT, 0)]}
     return tuple(effect for effect in effects if effect.id not in surplus)
 
 

@@ -10,7 +10,7 @@ import pytest
 from tests.unit.core.people import CHAT, EVERYTHING, PLANE, People, team
 from tests.unit.core.world import DOCUMENTS, FORGE, End, World, good, one_stage, review, small_pipeline
 from workitems import errors
-from workitems.api import EFFECTS_WAITING, Effect, Phase
+from workitems.api import EFFECTS_KEPT, EFFECTS_WAITING, Effect, Phase
 from workitems.core import effects
 
 QUESTIONS = "# Questions\n\n1. One code or many?\n2. Refunds?\n"
@@ -68,6 +68,21 @@ def test_every_approval_that_a_stage_asks_for_is_asked_for_by_its_name() -> None
     people.world.pass_time(hours=1)
     people.world.rest()
     assert len(people.told) == 2
+
+
+def test_a_request_can_be_answered_however_much_is_told_while_it_waits() -> None:
+    people = team()
+    people.world.go(approve=False)
+    head = people.world.status.head
+    for _ in range(EFFECTS_KEPT // 2):
+        # Each is answered by a comment, and the issue is moved back.
+        name = people.world.say("approve", {"gate": "security", "commit": head})
+        people.world.decisions[name]["spec"]["by"] = "plane:lead@example.com"
+        people.world.rest()
+    assert people.world.at == ("analysis", "InReview")
+    kept = people.world.status.effects
+    assert len(kept) == EFFECTS_KEPT
+    assert [(e.state, e.params["commit"]) for e in kept if e.id.endswith("-ApprovalWanted")] == [("Done", head)]
 
 
 def test_documents_are_links_at_the_commit_where_there_is_a_forge() -> None:
@@ -130,10 +145,8 @@ def test_a_conflict_shows_its_first_500_characters_without_a_forge_too(length: i
     people.world.go(until="architecture")
     people.world.end_run(conflict)
     people.world.rest()
-    quoted = " ".join(text[:500].split())
-    assert (
-        f"the item goes on at stage analysis. {quoted}{'…' if length > 500 else ''} The document: " in people.told[-1]
-    )
+    quoted = " ".join(text[:500].split()) + ("…" if length > 500 else "")
+    assert f"the item goes on at stage analysis. {quoted} The document: " in people.told[-1]
 
 
 def test_a_conflict_shows_its_first_500_characters() -> None:
