@@ -107,12 +107,13 @@ class Channels:
         token, version = await self._clients.secret(namespace, chosen.token, "spec.tracker.plane.token", name)
         ca_pem = await self._clients.certificates(namespace, repository.spec, name)
         limit = (plane.REQUESTS_A_MINUTE, plane.WINDOW_SECONDS)
-        pace = self._pace((chosen.url, _digest(token)), f"Plane at {chosen.url}", limit, kept=KEPT_FOR_EFFECTS)
+        url = chosen.url.rstrip("/")
+        pace = self._pace((url, _digest(token)), f"Plane at {url}", limit, kept=KEPT_FOR_EFFECTS)
         key, made_from = (namespace, name, "tracker"), (_where(chosen), version, ca_pem)
         found: PlaneProject | None = self._clients.same(key, made_from)
         if found is None:
             headers = {"X-Api-Key": token}
-            access = http.Access(chosen.url.rstrip("/"), headers=headers, hidden=(token,), ca_pem=ca_pem)
+            access = http.Access(url, headers=headers, hidden=(token,), ca_pem=ca_pem)
             client = http.Client(Paced(self._connections, plane.silence, pace), access)
             found = PlaneProject(client, chosen.workspace, chosen.project, _clock)
             await self._clients.keep(key, made_from, found, _nothing)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import datetime
 from typing import Any
 
 import pytest
@@ -161,6 +162,44 @@ async def test_twenty_items_share_sixty_requests_a_minute_and_all_is_told(lab: L
         for name in names:
             assert [read(html)[:9] for html in plane.said(issues[name])] == ["Stage ana", "Done. bra"], name
             assert plane.state_of(issues[name]) == "Done"
+        await lab.stop()
+
+
+async def test_repositories_that_name_one_key_share_its_sixty_requests_however_they_write_the_address(lab: Lab) -> None:
+    async with team(lab, notify=[]) as (plane, _):
+        other = tracker(plane, url=f"{plane.url}/", token={"secretName": "blog-plane", "key": "token"})
+        secret(lab, "blog-plane", token=BOT_KEY)
+        lab.repository("blog", tracker=other)
+        names = [f"et-{number}" for number in range(1, 25)]
+        issues = {name: plane.issue(name) for name in names}
+        lab.start()
+        for number, name in enumerate(names):
+            where = {"repository": ("shop", "blog")[number % 2], "branch": f"feature/{name}"}
+            lab.item(name, externalRef={"id": issues[name]}, **where)
+        await lab.until_phase("InReview", *names)
+        await lab.until(lambda: all(lab.status(name).outbox is None for name in names), "the requests")
+        assert len(plane.asked) > 60
+        assert [str(asked) for asked in plane.asked if asked.code == 429] == []
+        assert plane.most_in_a_minute() <= 60
+        assert {len(plane.said(issue)) for issue in issues.values()} == {1}
+        await lab.stop()
+
+
+async def test_a_chat_that_asks_to_be_left_alone_is_and_hears_everything_once_afterwards(lab: Lab) -> None:
+    async with team(lab, tracker=None) as (_, telegram):
+        lab.repository("blog", notify=[chat(telegram)])
+        asks = {"ok": False, "error_code": 429, "description": "Too Many Requests", "parameters": {"retry_after": 90}}
+        telegram.answers, heard = [(429, asks)], list[datetime]()
+        telegram.changed = lambda: heard.append(virtual.now())
+        lab.start()
+        began = virtual.now()
+        for name, repository in (("et-1", "shop"), ("et-2", "blog")):
+            lab.item(name, repository=repository, branch=f"feature/{name}")
+        await lab.until_phase("InReview", "et-1", "et-2")
+        await lab.until(lambda: all(lab.status(name).outbox is None for name in ("et-1", "et-2")), "everything told")
+        assert (heard[0] - began).total_seconds() >= 90
+        assert telegram.refusals == ["Too Many Requests"]
+        assert sorted(text.split()[0] for text in telegram.texts) == ["et-1", "et-1", "et-2", "et-2"]
         await lab.stop()
 
 
