@@ -125,8 +125,8 @@ class Registration:
         meta, known = repository.metadata, repository.status.webhook
         if self._settings.webhook_url is None or self._settings.webhook_port is None:
             message = (
-                "the operator receives no webhooks: set WORKITEMS_WEBHOOK_PORT, and WORKITEMS_WEBHOOK_URL to the "
-                "address by which the forge reaches it"
+                "the operator receives no webhooks: set the chart's webhooks.enabled, and webhooks.url or "
+                "webhooks.host to the address by which the forge reaches it"
             )
             raise errors.Permanent("NoReceiver", message)
         body = await self._api.get(cluster.SECRETS, meta.namespace, secret_name)

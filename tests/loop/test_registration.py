@@ -120,7 +120,7 @@ async def test_what_stands_in_the_way_is_said_and_mends_itself(lab: Lab) -> None
     lab.start()
     await lab.until(lambda: bool(registered(lab)[0]), "an outcome")
     assert registered(lab)[:2] == ("False", "NoReceiver")
-    assert "set WORKITEMS_WEBHOOK_PORT, and WORKITEMS_WEBHOOK_URL" in registered(lab)[2]
+    assert "set the chart's webhooks.enabled, and webhooks.url or webhooks.host" in registered(lab)[2]
     await lab.stop()
     start(lab)
     await lab.rest(60)

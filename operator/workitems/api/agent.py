@@ -270,7 +270,7 @@ class ClaudeCode(Model):
     include_claude_md: Annotated[bool | None, Field(alias="includeClaudeMD")] = None
     """Whether the repository's CLAUDE.md, as of the base commit, is appended to the system prompt; default true."""
     credentials: ModelCredentials | None = None
-    """Default: the operator's own (WORKITEMS_MODEL_SECRET)."""
+    """Default: the operator's own (the chart's value modelCredentials)."""
     image: ShortText | None = None
     """Default: the agent's image, else the operator's configured Claude Code image."""
 

@@ -93,13 +93,14 @@ def problem(defaults: Defaults, spec: PipelineSpec, where: str) -> Problem | Non
         if not (agent.claude_code.image or agent.image or defaults.claude_image):
             message = (
                 f"agent {stage.agent} of {where} is a claudeCode agent and has no image: set claudeCode.image, or give "
-                "the operator a default (WORKITEMS_CLAUDE_IMAGE)"
+                "the operator a default (the chart's value claudeImage)"
             )
             return Problem("ClaudeImageMissing", message, blocked=True)
         if credentials_of(defaults, agent) is None and not _brings_its_own(agent):
             message = (
                 f"agent {stage.agent} of {where} has no model credentials: name a Secret in "
-                "claudeCode.credentials.secretName, or give the operator a default (WORKITEMS_MODEL_SECRET)"
+                "claudeCode.credentials.secretName, or give the operator a default (the chart's value "
+                "modelCredentials.secretName)"
             )
             return Problem("ModelCredentialsMissing", message, blocked=True)
     return None

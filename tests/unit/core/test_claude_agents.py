@@ -129,11 +129,11 @@ def test_an_agent_that_brings_its_own_credentials_is_not_given_the_default(agent
 
 
 UNUSABLE = {
-    "no image": (replace(CONFIGURED, claude_image=None), "ClaudeImageMissing", "WORKITEMS_CLAUDE_IMAGE"),
+    "no image": (replace(CONFIGURED, claude_image=None), "ClaudeImageMissing", "the chart's value claudeImage"),
     "no credentials": (
         replace(CONFIGURED, model_credentials=None),
         "ModelCredentialsMissing",
-        "WORKITEMS_MODEL_SECRET",
+        "the chart's value modelCredentials.secretName",
     ),
 }
 
