@@ -88,6 +88,7 @@ def next_steps(kubectl: Kubectl, name: str, pull: Object | None) -> str:
         "the code that was merged": f"k exec deployment/gitea -- {diff}",
         "a vague request: the analyst asks": f"k create -f {install.DEMO}/manifests/vague.yaml",
         "see it wait for an answer (NeedsInput)": "k get workitems --watch",
+        "then what it asks, and the command that answers": "k describe workitem vague-",
     }
     lines = [f"  # {why}\n  {command}" for why, command in steps.items()]
     head = f'What to try next; paste the first line, then any other:\n  k() {{ {kubectl.line()} "$@"; }}'

@@ -53,7 +53,8 @@ def operator(kubectl: Kubectl, images: Images) -> None:
     there.run("delete", "deployment", "-l", "app.kubernetes.io/name=workitem-operator,!helm.sh/chart")
     # Webhooks, so that nothing that happens at the forge waits to be asked for.
     chosen = [*values(images), "--set=webhooks.enabled=true", f"--set-string=webhooks.url=http://{WEBHOOKS}"]
-    shell.run([*helm_command(program, kubectl), *helm.taking_over(program), *chosen])
+    # On a cluster of somebody's own the release may be theirs: what they have set stays.
+    shell.run([*helm_command(program, kubectl), "--reset-then-reuse-values", *helm.taking_over(program), *chosen])
     rollout(there, OPERATOR)
 
 
@@ -77,7 +78,8 @@ def _parts(image: str) -> list[str]:
         return [f"repository={named}", f"digest={digest}"]
     path, _, last = named.rpartition("/")
     name, _, tag = last.partition(":")
-    return [f"repository={path}/{name}" if path else f"repository={name}", f"tag={tag or 'latest'}"]
+    # A digest from an earlier installation would win over the tag.
+    return [f"repository={path}/{name}" if path else f"repository={name}", f"tag={tag or 'latest'}", "digest="]
 
 
 def check_operator(kubectl: Kubectl) -> None:

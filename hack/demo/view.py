@@ -7,6 +7,7 @@ since the last look, for a pipe, where every line stays.
 from __future__ import annotations
 
 import datetime as dt
+import itertools
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -168,17 +169,24 @@ def _new_pull_request(before: Object, after: Object) -> list[str]:
 
 
 def _moved(old: Object, new: Object, stages: Sequence[str]) -> list[str]:
-    was, now = old.get("stage", "created"), new.get("stage", "created")
-    if was == now:
-        return []
-    order = ["created", *stages, "done"]
-    if was in order and now in order and order.index(now) < order.index(was):
-        # Not every way back is somebody's finding: a gate about the exact commit is asked again for a newer one.
-        before, after = (sum(entry["attempts"] for entry in status.get("rework", [])) for status in (old, new))
-        if after > before:
-            return [f"↩ rework: {was} sends the item back to {now}"]
-        return [f"↺ back at {now}: a gate there must see the new commit"]
-    return [f"▶ stage {now}"]
+    """Say each move, those too that lie between the two looks: the runs that ended meanwhile tell the way."""
+    known = {run["number"] for run in old.get("runs", [])}
+    ended = sorted((run for run in new.get("runs", []) if run["number"] not in known), key=lambda run: run["number"])
+    way = [old.get("stage", "created"), *(run["stage"] for run in ended), new.get("stage", "created")]
+    before, after = (sum(entry["attempts"] for entry in status.get("rework", [])) for status in (old, new))
+    reworks, order, lines = after - before, ["created", *stages, "done"], []
+    for here, there in itertools.pairwise(way):
+        if here == there:
+            continue
+        if here not in order or there not in order or order.index(there) > order.index(here):
+            lines.append(f"▶ stage {there}")
+        elif reworks > 0:
+            reworks -= 1
+            lines.append(f"↩ rework: {here} sends the item back to {there}")
+        else:
+            # Not every way back is somebody's finding: a gate about the exact commit is asked again for a newer one.
+            lines.append(f"↺ back at {there}: a gate there must see the new commit")
+    return lines
 
 
 def _started(old: Object, new: Object) -> list[str]:

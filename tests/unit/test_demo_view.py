@@ -53,6 +53,14 @@ def test_a_pipe_gets_each_step_of_a_rework_once_and_in_the_order_of_events() -> 
     assert view.changes(SENT_BACK, SENT_BACK, STAGES) == []
 
 
+def test_what_moved_between_two_looks_is_told_move_by_move() -> None:
+    developing = item(stage="development", phase="InProgress", runs=[])
+    both = [run(3, "developer") | {"stage": "development"}, run(4, "reviewer")]
+    back = item(stage="development", phase="InProgress", runs=both, rework=[{"gate": "review-approved", "attempts": 1}])
+    moves = [line for line in view.changes(developing, back, STAGES) if not line.startswith("run")]
+    assert moves == ["▶ stage review", "↩ rework: review sends the item back to development"]
+
+
 def test_a_gate_that_must_see_a_new_commit_is_no_rework() -> None:
     back = item(stage="development", phase="InProgress", run=REVIEWING["status"]["run"])
     assert view.changes(REVIEWING, back, STAGES) == ["↺ back at development: a gate there must see the new commit"]
@@ -89,8 +97,8 @@ def test_objects_are_read_from_kubectls_stream_as_they_come_cut_anywhere() -> No
 @pytest.mark.parametrize(
     ("image", "flags"),
     [
-        ("localhost/workitem-operator:abc", ["repository=localhost/workitem-operator", "tag=abc"]),
-        ("registry:5000/team/operator", ["repository=registry:5000/team/operator", "tag=latest"]),
+        ("localhost/workitem-operator:abc", ["repository=localhost/workitem-operator", "tag=abc", "digest="]),
+        ("registry:5000/team/operator", ["repository=registry:5000/team/operator", "tag=latest", "digest="]),
         ("registry:5000/operator@sha256:12", ["repository=registry:5000/operator", "digest=sha256:12"]),
     ],
 )
