@@ -854,3 +854,27 @@ def test_a_forge_that_is_back_and_still_looks_for_conflicts_has_not_found_one() 
     world.go()
     assert world.forge.merges == [(7, world.branch.head)]
     assert world.status.rework == ()
+
+
+def test_a_text_that_the_forge_refuses_for_good_is_named_in_a_condition_and_the_merge_comes_after_it() -> None:
+    world = shop()
+    world.forge.reports = lambda _commit: [Check("build", "pending")]
+    world.go(until="build")
+    world.end_run()
+    world.rest()
+
+    async def refused(*_: Any, **__: Any) -> None:
+        raise errors.Permanent("RightsMissing", "the token may not edit pull request 7")
+
+    world.forge.update = refused  # type: ignore[method-assign]
+    world.forge.reports = lambda _commit: [Check("build", "success")]
+    out(world, 140)
+    assert [e.state for e in world.status.effects if e.kind == "PullRequestText"] == ["Failed"]
+    delivered = next(c for c in world.status.conditions if c.type == "EffectsDelivered")
+    assert (delivered.status, delivered.reason) == ("False", "RightsMissing")
+    assert "was not carried out: the token may not edit pull request 7" in delivered.message
+    assert world.status.outbox is None
+    world.end_run()
+    world.go()
+    assert world.at == ("done", "Done")
+    assert world.forge.merges == [(7, world.branch.head)]
