@@ -20,6 +20,9 @@ from workitems.core.start import wait_for
 LOOKER = "look"
 """What stands in an agent's place for a Job that only looks at the branch."""
 
+AWAY_FOR_LONG = timedelta(minutes=10)
+"""A git server that is away for longer is perhaps none: the address may be mistyped."""
+
 LIMIT_REASONS = ("MaxRunsReached", "MaxCostReached", "MaxDurationReached")
 
 
@@ -115,10 +118,20 @@ def may_try(draft: Draft) -> bool:
             message = f"the git server has not answered since {away:%Y-%m-%d %H:%M:%S} UTC, {again}"
         if last is not None and last.message and (away is None or last.reason == reason):
             message = f"{message}: {last.message}"
+        if away is not None and draft.now - away >= AWAY_FOR_LONG:
+            message = f"{message}. After so long, {_what_to_check(draft)}"
         draft.wait(Phase.IN_PROGRESS, reason, message)
         draft.again_in(status.next_attempt_at - draft.now)
         return False
     return True
+
+
+def _what_to_check(draft: Draft) -> str:
+    meta, name = draft.facts.item.metadata, draft.facts.item.spec.repository
+    return (
+        f"check spec.url of Repository {name} (its host, its port), and that pods of namespace {meta.namespace} may "
+        "reach it (DNS, NetworkPolicies, a proxy)"
+    )
 
 
 def may_start(draft: Draft) -> bool:

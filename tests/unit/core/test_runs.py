@@ -102,7 +102,12 @@ def test_a_git_server_that_is_away_is_tried_until_it_answers_and_costs_nothing_b
         plan = world.rest()
         assert (world.at, world.reason) == (("analysis", "InProgress"), "RemoteUnreachable")
         assert "the git server has not answered since 2026-11-22 14:00:40 UTC, trying again at" in world.message
-        assert world.message.endswith("https://git.example.com does not answer")
+        assert "https://git.example.com does not answer" in world.message
+        since = world.status.remote_away_since
+        assert since is not None
+        long = world.now - since >= timedelta(minutes=10)
+        hint = "check spec.url of Repository shop (its host, its port), and that pods of namespace team-a may reach it"
+        assert (hint in world.message) is long, "a server that is restarted is nobody's mistake"
         assert plan.requeue_seconds is not None
         delays.append(plan.requeue_seconds)
         world.pass_time(seconds=plan.requeue_seconds)
