@@ -10,6 +10,7 @@ import hashlib
 from dataclasses import dataclass
 from typing import Any
 
+from hack.cluster import restricted
 from hack.gitea.configuration import Configuration, ini
 
 Manifest = dict[str, Any]
@@ -113,13 +114,7 @@ def _pod(server: Gitea) -> Manifest:
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
         "terminationGracePeriodSeconds": 20,
-        "securityContext": {
-            "runAsNonRoot": True,
-            "runAsUser": 1000,
-            "runAsGroup": 1000,
-            "fsGroup": 1000,
-            "seccompProfile": {"type": "RuntimeDefault"},
-        },
+        "securityContext": restricted.pod(),
         "containers": [_container(server)],
         "volumes": [
             {"name": "data", "persistentVolumeClaim": {"claimName": server.name}},
@@ -142,11 +137,7 @@ def _container(server: Gitea) -> Manifest:
         "ports": [{"name": "http", "containerPort": PORT}],
         "readinessProbe": {"httpGet": {"path": "/api/healthz", "port": "http"}, "periodSeconds": 1},
         "resources": {"requests": {"cpu": "50m", "memory": "256Mi"}, "limits": {"memory": "1Gi"}},
-        "securityContext": {
-            "allowPrivilegeEscalation": False,
-            "readOnlyRootFilesystem": True,
-            "capabilities": {"drop": ["ALL"]},
-        },
+        "securityContext": restricted.container(),
         "volumeMounts": [
             {"name": "data", "mountPath": DATA},
             {"name": "configuration", "mountPath": INI.rpartition("/")[0], "readOnly": True},

@@ -13,6 +13,8 @@ import hashlib
 import pathlib
 from typing import TYPE_CHECKING, Any
 
+from hack.cluster import restricted
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -123,13 +125,7 @@ def _pod(server: GitServer, repositories: Mapping[str, bytes]) -> Manifest:
         "terminationGracePeriodSeconds": 5,
         # Its repositories live in its pod: the test of a lost node declares the node lost, and needs them afterwards.
         "tolerations": [{"key": "node.kubernetes.io/out-of-service", "operator": "Exists"}],
-        "securityContext": {
-            "runAsNonRoot": True,
-            "runAsUser": 1000,
-            "runAsGroup": 1000,
-            "fsGroup": 1000,
-            "seccompProfile": {"type": "RuntimeDefault"},
-        },
+        "securityContext": restricted.pod(),
         "containers": [_container(server)],
         "volumes": [
             {
@@ -162,11 +158,7 @@ def _container(server: GitServer) -> Manifest:
             "failureThreshold": 6,
         },
         "resources": {"requests": {"cpu": "20m", "memory": "48Mi"}, "limits": {"memory": "512Mi"}},
-        "securityContext": {
-            "allowPrivilegeEscalation": False,
-            "readOnlyRootFilesystem": True,
-            "capabilities": {"drop": ["ALL"]},
-        },
+        "securityContext": restricted.container(),
         "volumeMounts": [
             *({"name": name, "mountPath": path, "readOnly": True} for name, path in mounts.items()),
             {"name": "repositories", "mountPath": ROOT},

@@ -12,6 +12,8 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
+from hack.cluster import restricted
+
 Manifest = dict[str, Any]
 
 PORT = 8080
@@ -83,11 +85,7 @@ def _pod(server: ModelServer) -> Manifest:
         "env": [{"name": "PYTHONDONTWRITEBYTECODE", "value": "1"}],
         "readinessProbe": {"httpGet": {"path": "/healthz", "port": PORT}, "periodSeconds": 1},
         "resources": {"requests": {"cpu": "20m", "memory": "48Mi"}, "limits": {"memory": "256Mi"}},
-        "securityContext": {
-            "allowPrivilegeEscalation": False,
-            "readOnlyRootFilesystem": True,
-            "capabilities": {"drop": ["ALL"]},
-        },
+        "securityContext": restricted.container(),
         "volumeMounts": [
             {"name": "files", "mountPath": "/model", "readOnly": True},
             {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108 - a volume of its own
@@ -97,12 +95,7 @@ def _pod(server: ModelServer) -> Manifest:
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
         "terminationGracePeriodSeconds": 0,
-        "securityContext": {
-            "runAsNonRoot": True,
-            "runAsUser": 1000,
-            "runAsGroup": 1000,
-            "seccompProfile": {"type": "RuntimeDefault"},
-        },
+        "securityContext": restricted.pod(),
         "containers": [container],
         "volumes": [{"name": "files", "configMap": {"name": server.name}}, {"name": "tmp", "emptyDir": {}}],
     }

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import yaml
 
-from hack.cluster import images
+from hack.cluster import images, restricted
 from hack.cluster.model import Cluster
 from hack.scriptedmodel import manifests
 from hack.scriptedmodel.manifests import ModelServer
@@ -193,18 +193,12 @@ def _on_the_volume(lab: Lab, item: str, image: str, path: str) -> str:
         "image": image,
         "imagePullPolicy": "IfNotPresent",
         "command": ["cat", f"/volume/{path}"],
-        "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
+        "securityContext": restricted.container(),
         "volumeMounts": [{"name": "volume", "mountPath": "/volume", "readOnly": True}],
     }
     spec = {
         "restartPolicy": "Never",
-        "securityContext": {
-            "runAsNonRoot": True,
-            "runAsUser": 1000,
-            "runAsGroup": 1000,
-            "fsGroup": 1000,
-            "seccompProfile": {"type": "RuntimeDefault"},
-        },
+        "securityContext": restricted.pod(),
         "containers": [container],
         "volumes": [{"name": "volume", "persistentVolumeClaim": {"claimName": name}}],
     }

@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 import yaml
 
-from hack.cluster import helm, settings
+from hack.cluster import helm, restricted, settings
 from tests.e2e import outside
 from tests.e2e.lab import JSON, Git, Lab, condition, only, said
 from tests.e2e.session import GIT_NAMESPACE, OPERATOR_NAMESPACE, ROOT
@@ -96,14 +96,14 @@ def _listener(lab: Lab, image: str) -> Iterator[str]:
         "metadata": {"name": "listener", "namespace": GIT_NAMESPACE},
         "spec": {
             "automountServiceAccountToken": False,
-            "securityContext": {"runAsNonRoot": True, "runAsUser": 1000, "seccompProfile": {"type": "RuntimeDefault"}},
+            "securityContext": restricted.pod(),
             "containers": [
                 {
                     "name": "listener",
                     "image": image,
                     "imagePullPolicy": "IfNotPresent",
                     "command": ["python3", "-m", "http.server", "-d", "/tmp", str(LISTENER_PORT)],
-                    "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
+                    "securityContext": restricted.container(),
                 }
             ],
         },
