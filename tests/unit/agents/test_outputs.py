@@ -46,6 +46,11 @@ def _codex(*last: JSON) -> list[JSON | str]:
     ]
 
 
+def _claude(message: str, *content: JSON, fresh: int, said: int) -> JSON:
+    usage = {"input_tokens": fresh, "output_tokens": said, "cache_read_input_tokens": 1000}
+    return {"type": "assistant", "message": {"id": message, "content": list(content), "usage": usage}}
+
+
 CASES = {
     "codex: done": Case(
         "codex",
@@ -174,6 +179,21 @@ CASES = {
         "NoResult",
         Usage(),
         "something else",
+    ),
+    "claude: killed in the middle of a line": Case(
+        "claude",
+        [
+            {"type": "system", "subtype": "init", "session_id": "s"},
+            _claude("m1", {"type": "text", "text": "I look."}, fresh=100, said=5),
+            # The same message goes on: its usage so far, not one more of it.
+            _claude("m1", {"type": "tool_use", "id": "t1", "name": "Bash", "input": {}}, fresh=100, said=20),
+            {"type": "user", "message": {"content": [{"type": "tool_result", "tool_use_id": "t1", "content": "ok"}]}},
+            _claude("m2", {"type": "text", "text": "I write."}, fresh=30, said=7),
+            '{"type":"assistant","message":{"id":"m3","usage":{"input_tok',
+        ],
+        "NoResult",
+        Usage(input_tokens=130, output_tokens=27, cached_input_tokens=2000, turns=2),
+        "I write.",
     ),
     "claude: no is_error is an error": Case(
         "claude", [{"type": "result", "subtype": "success", "num_turns": 1}], "AgentFailed", Usage(turns=1)
