@@ -14,7 +14,7 @@ from typing import Any
 
 from workitems import cluster, connect, errors, messages
 from workitems.api import Repository
-from workitems.api.repository import AppriseNotifier, PlaneTracker, TelegramNotifier
+from workitems.api.integrations import AppriseNotifier, PlaneTracker, TelegramNotifier
 from workitems.core import events
 from workitems.integrations import http, plane, telegram
 from workitems.integrations.apprise import AppriseChannel

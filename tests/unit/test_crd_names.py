@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
 from workitems.api import duration
-from workitems.api.agent import MountPath
 from workitems.api.common import BRANCH_PATTERN, DURATION_PATTERN, Branch, CommitPath, Money, RepositoryPath, RootFile
+from workitems.api.container import MountPath
 from workitems.api.repository import URL_PATTERN
 
 CONTROL = {".", "/", "-", "@", "{", "}", "~", "^", ":", "?", "*", "[", "\\", " ", "\t", "\n", "\x7f", "\x00", "é"}

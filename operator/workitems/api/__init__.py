@@ -28,7 +28,7 @@ from workitems.api.pipeline import (
     Stage,
 )
 from workitems.api.repository import CommitIdentity, Repository, RepositorySpec, Worktree
-from workitems.api.workitem import (
+from workitems.api.status import (
     DECISIONS_KEPT,
     EFFECTS_KEPT,
     EFFECTS_WAITING,
@@ -48,10 +48,9 @@ from workitems.api.workitem import (
     Rework,
     TotalUsage,
     Usage,
-    WorkItem,
-    WorkItemSpec,
     WorkItemStatus,
 )
+from workitems.api.workitem import WorkItem, WorkItemSpec
 from workitems.protocol import Excerpt, Problem, RunKind, RunReport, RunTask, Verdict
 
 __all__ = [
@@ -66,7 +65,6 @@ __all__ = [
     "Acknowledgement",
     "Action",
     "Agent",
-    "AgentEnding",
     "CommandGate",
     "CommitIdentity",
     "Condition",

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from workitems.api.agent import Agent, Argv, ClaudeCode, Image, Resources, ShortText
+from workitems.api.agent import Agent, Argv, ClaudeCode
 from workitems.api.common import (
     DNS_LABEL,
     INSIDE,
@@ -23,6 +23,7 @@ from workitems.api.common import (
     validated,
     wording,
 )
+from workitems.api.container import Image, Resources, ShortText
 
 Hold = Literal["NeedsInput", "Blocked"]
 Word = Annotated[str, Field(min_length=1, max_length=63)]

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from workitems.api import Effect, Phase, Repository, WorkItem, WorkItemStatus
-from workitems.api.repository import Notifier, PlaneStates
+from workitems.api.integrations import Notifier, PlaneStates
 from workitems.core import effects, happenings
 from workitems.core.conditions import FINISHED
 from workitems.core.facts import Facts

@@ -7,7 +7,7 @@ import unicodedata
 from typing import Any
 
 from workitems.api import API_VERSION, Repository, WorkItem
-from workitems.api.repository import PlaneIntake, PlaneTracker
+from workitems.api.integrations import PlaneIntake, PlaneTracker
 from workitems.core.stages import CREATED
 from workitems.core.tracker import Issue
 

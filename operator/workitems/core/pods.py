@@ -16,7 +16,7 @@ from typing import Any
 from workitems import protocol
 from workitems.agents import entry
 from workitems.api import Agent, CommandGate, Repository, RunTask, WorkItem
-from workitems.api.agent import Volume
+from workitems.api.container import Volume
 from workitems.core import launch, resources
 from workitems.core.facts import Defaults, Facts
 from workitems.core.launch import Launch

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from workitems.api import Agent
-from workitems.api.agent import Resources
+from workitems.api.container import Resources
 
 # Of what has a limit and no request Kubernetes requests the limit: five agents would fill a node's disk with nothing.
 DEFAULT_REQUESTS = {"cpu": "100m", "memory": "256Mi", "ephemeral-storage": "256Mi"}

@@ -22,7 +22,7 @@ from workitems.api import (
     RunReport,
     RunResult,
 )
-from workitems.api.workitem import Stopping
+from workitems.api.status import Stopping
 from workitems.core import begin, conditions, gates, history, launch, outcomes, resources, runs, stages
 from workitems.core.draft import DELETE_JOB, Draft
 from workitems.protocol import AGENT_CONTAINER, RUNNER_CONTAINER

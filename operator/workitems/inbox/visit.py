@@ -11,7 +11,7 @@ import structlog
 
 from workitems import errors
 from workitems.api import Repository, WorkItem
-from workitems.api.repository import PlaneTracker
+from workitems.api.integrations import PlaneTracker
 from workitems.core import events
 from workitems.integrations.plane import PlaneProject
 

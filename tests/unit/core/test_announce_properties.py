@@ -10,7 +10,7 @@ from tests.unit.core.people import PLANE, People, team
 from tests.unit.core.test_properties import HISTORIES, Event, heal
 from tests.unit.core.world import World, small_pipeline
 from workitems import errors
-from workitems.api.repository import PlaneStates
+from workitems.api.integrations import PlaneStates
 from workitems.core import announce
 
 OUTAGES = st.lists(st.booleans(), min_size=60, max_size=60)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from workitems.api import Agent
-from workitems.api.agent import Resources
+from workitems.api.container import Resources
 from workitems.core import resources
 
 REQUESTS, LIMITS = resources.DEFAULT_REQUESTS, resources.DEFAULT_LIMITS
