@@ -27,7 +27,7 @@ from workitems.api import (
     WorkItemStatus,
     duration,
 )
-from workitems.core import launch, pods, stages
+from workitems.core import launch, pods, stages, volumes
 from workitems.core.facts import Facts, PipelineView
 from workitems.core.prompts import prompt
 
@@ -110,7 +110,7 @@ def claim(item: WorkItem, repository: Repository) -> dict[str, Any] | None:
     return {
         "apiVersion": "v1",
         "kind": "PersistentVolumeClaim",
-        "metadata": _metadata(item, pods.claim_name(item), {}),
+        "metadata": _metadata(item, volumes.claim_name(item), {}),
         "spec": spec,
     }
 

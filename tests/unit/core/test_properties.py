@@ -27,7 +27,7 @@ from tests.unit.core.world import (
 )
 from workitems import errors
 from workitems.api import Phase, RunKind, WorkItem
-from workitems.core import begin, effects, manifests, pods
+from workitems.core import begin, effects, manifests, volumes
 from workitems.core.facts import Admission, PodView
 from workitems.core.forge import Check, Commit
 from workitems.protocol import Problem
@@ -574,7 +574,7 @@ def test_every_name_is_a_dns_label_of_at_most_63_characters(
     names = [
         manifests.run_job_name(model, stage, attempt, number),
         manifests.gate_job_name(model, parsed, number, attempt),
-        pods.claim_name(model),
+        volumes.claim_name(model),
         manifests.snapshot_name(model, "sha256:x"),
     ]
     for name in names:
