@@ -8,6 +8,7 @@ away, everything can still be deleted. Jobs and pods, which bring most of the ev
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import kopf
@@ -15,8 +16,17 @@ import kopf
 from workitems import cluster, storages
 from workitems.api import GROUP, VERSION
 
-Heard = Callable[[str], None]
-"""Takes the namespace of a WorkItem of which an event came."""
+
+@dataclass(frozen=True)
+class Hearers:
+    """Who hears of an event before its key is put on the queue."""
+
+    item: Callable[[str], None]
+    """Of a WorkItem in this namespace."""
+    decision: Callable[[str], None]
+    """Of a Decision about the item with this key, not acknowledged yet."""
+    repository: Callable[[], None]
+    """Of any Repository."""
 
 
 class Work(Protocol):
@@ -40,16 +50,14 @@ class Items(Protocol):
         """Whether this resourceVersion of an item is our own write, after which it was looked at or will be."""
 
 
-def register(
-    registry: kopf.OperatorRegistry, work: Work, items: Items, heard: Heard, repositories_changed: Callable[[], None]
-) -> None:
+def register(registry: kopf.OperatorRegistry, work: Work, items: Items, hearers: Hearers) -> None:
     """Register the handlers."""
     add = work.add
 
     async def item_changed(
         namespace: str | None, name: str | None, meta: kopf.Meta, event: kopf.RawEvent, **_: Any
     ) -> None:
-        heard(namespace or "")
+        hearers.item(namespace or "")
         key = f"{namespace}/{name}"
         if event["type"] is None:
             # Listed when the watch began: whatever it is, it was so before.
@@ -59,14 +67,16 @@ def register(
 
     async def decision_changed(namespace: str | None, spec: kopf.Spec, status: kopf.Status, **_: Any) -> None:
         if not status.get("result"):
-            add(f"{namespace}/{spec.get('workItem')}")
+            key = f"{namespace}/{spec.get('workItem')}"
+            hearers.decision(key)
+            add(key)
 
     async def reference_changed(**_: Any) -> None:
         for key in tuple(items.stranded):
             add(key)
 
     async def repository_changed(**_: Any) -> None:
-        repositories_changed()
+        hearers.repository()
         await reference_changed()
 
     on_event = kopf.on.event

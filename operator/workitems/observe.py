@@ -1,6 +1,7 @@
 """One look at one WorkItem: everything that a decision may depend on, by live reads.
 
-Only what can never change is remembered: a Pipeline's snapshot, which is named by its content. A reference that is
+Remembered is what can never change, a Pipeline's snapshot, which is named by its content, and what an event would have
+told of (memory.py). A reference that is
 missing, or that the operator may not read, becomes a Problem in the facts, because that is something to tell a person,
 and because what people say to the item is heard all the same; an API server that does not answer raises.
 """
@@ -18,9 +19,10 @@ import structlog
 from pydantic import ValidationError
 
 from workitems import cluster, errors, views
-from workitems.api import Decision, GateResult, Phase, Pipeline, PipelineSpec, Repository, WorkItem
+from workitems.api import CurrentRun, Decision, GateResult, Phase, Pipeline, PipelineSpec, Repository, WorkItem
 from workitems.core import begin, conditions, launch, manifests, stages
 from workitems.core.facts import Defaults, Facts, JobView, PipelineView, Problem
+from workitems.memory import Memory
 
 log = structlog.get_logger(__name__)
 
@@ -36,9 +38,11 @@ class Observer:
         namespaces: tuple[str, tuple[str, ...]],
         defaults: Defaults,
         clock: Callable[[], datetime],
+        memory: Memory,
     ) -> None:
-        """Take the connection, the operator's own namespace and the served ones (none: all), defaults, the clock."""
+        """Take the connection, the operator's own namespace and the served ones (none: all), and what to go by."""
         self._api = api
+        self._memory = memory
         self._namespace, self._served = namespaces
         self._defaults = defaults
         self._clock = clock
@@ -50,20 +54,24 @@ class Observer:
 
     async def look(self, namespace: str, name: str) -> Facts | None:
         """The facts about one item; None if there is no such item. Raises errors.Transient, errors.Permanent."""
+        key = f"{namespace}/{name}"
+        ended = self._memory.take_ended_pod(key)
         body = await self._api.get(cluster.WORKITEMS, namespace, name)
         if body is None:
+            self._memory.forget(key)
             return None
         item = _item(body)
         facts = Facts(now=self._clock(), item=item, defaults=self._defaults)
         if item.metadata.deletion_timestamp is not None:
             return facts
-        facts = replace(facts, decisions=await self.pending_decisions(namespace, name))
+        facts = replace(facts, decisions=await self._decisions(key, namespace, name))
         facts = await self._noting(self._with_pipeline, facts)
         if item.status.phase in conditions.FINISHED:
+            self._memory.forget(key)
             # Nothing more is decided about it, so a reference that is gone by now is nobody's problem.
             return replace(facts, problem=None)
         facts = await self._noting(self._with_repository, facts)
-        facts = await self._with_jobs(facts)
+        facts = await self._with_jobs(facts, ended)
         if facts.problem is None and item.status.run is None:
             facts = await self._noting(self._with_what_a_run_needs, facts)
         # The reads took time; the decision is about now.
@@ -85,6 +93,18 @@ class Observer:
             return None
         facts = Facts(now=self._clock(), item=item, defaults=self._defaults)
         return await self._with_repository(await self._with_pipeline(facts))
+
+    async def _decisions(self, key: str, namespace: str, name: str) -> tuple[Decision, ...]:
+        if self._memory.has_no_decisions(key):
+            return ()
+        found: tuple[Decision, ...] | None = None
+        self._memory.reading_decisions(key)
+        try:
+            found = await self.pending_decisions(namespace, name)
+        finally:
+            if found != ():
+                self._memory.may_have_decisions(key)
+        return found
 
     async def pending_decisions(self, namespace: str, item: str) -> tuple[Decision, ...]:
         """Decisions about `item` that have not been acknowledged, without those that make no sense."""
@@ -179,22 +199,43 @@ class Observer:
 
     async def _with_repository(self, facts: Facts) -> Facts:
         namespace, name = facts.item.metadata.namespace, facts.item.spec.repository
+        known, news = self._memory.repository(namespace, name), self._memory.repository_news
+        if known is not None:
+            return replace(facts, repository=known)
         body = await self._api.get(cluster.REPOSITORIES, namespace, name)
         if body is not None:
             try:
-                return replace(facts, repository=Repository.parse(body))
+                repository = Repository.parse(body)
             except ValidationError as error:
                 problem = _unreadable("Repository", f"Repository {name}", error)
                 return replace(facts, problem=facts.problem or problem)
+            self._memory.repository_read(repository, news)
+            return replace(facts, repository=repository)
         message = f"there is no Repository {name} in namespace {namespace}: apply it; the item goes on by itself"
         return replace(facts, problem=facts.problem or Problem("RepositoryNotFound", message))
 
-    async def _with_jobs(self, facts: Facts) -> Facts:
+    async def _with_jobs(self, facts: Facts, ended: str | None) -> Facts:
         status = facts.item.status
         if status.run is not None:
-            return replace(facts, run_job=await self._job(facts.item, status.run.job))
+            job = await self._ended_job(facts.item, status.run, ended) if ended is not None else None
+            return replace(facts, run_job=job or await self._job(facts.item, status.run.job))
         names = [gate.job for gate in status.gates if gate.job is not None and gate.result is GateResult.PENDING]
         return replace(facts, gate_jobs={name: await self._job(facts.item, name) for name in names})
+
+    async def _ended_job(self, item: WorkItem, run: CurrentRun, pod: str) -> JobView | None:
+        """The run's Job as its pod alone tells it; None unless that is the end of this run, and a good one.
+
+        A pod that has succeeded ends its Job, whose controller says so seconds later.
+        """
+        if run.job_uid is None:
+            return None
+        body = await self._api.get(cluster.PODS, item.metadata.namespace, pod)
+        if body is None or run.job_uid not in {o["uid"] for o in body["metadata"].get("ownerReferences") or ()}:
+            return None
+        view = views.pod(body)
+        if view.phase != "Succeeded" or view.deleted is not None or view.disrupted:
+            return None
+        return JobView(name=run.job, uid=run.job_uid, owner_uid=item.metadata.uid, pod=view)
 
     async def _job(self, item: WorkItem, name: str) -> JobView:
         namespace = item.metadata.namespace

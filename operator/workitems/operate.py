@@ -46,6 +46,7 @@ from workitems.forge_effects import ForgeEffects
 from workitems.inbox import Inbox, Tell
 from workitems.integrations.http import Connections
 from workitems.integrations.plane_webhooks import PlaneWebhooks
+from workitems.memory import Memory
 from workitems.outbox import Outbox
 from workitems.readings import Readings
 from workitems.registration import Registration
@@ -110,7 +111,9 @@ class Operator:
             fs_group=settings.fs_group,
             infra_backoff=timedelta(seconds=settings.infra_backoff_seconds),
         )
-        self._observer = observe.Observer(api, (settings.namespace, settings.watch_namespaces), defaults, clock)
+        self._memory = Memory()
+        namespaces = (settings.namespace, settings.watch_namespaces)
+        self._observer = observe.Observer(api, namespaces, defaults, clock, self._memory)
         self._clock = clock
         self._metrics = metrics.Metrics()
         self._events = events.Events(api)
@@ -204,7 +207,9 @@ class Operator:
             self._outbox.begin()
             await self._rebuild_ledger()
             scopes: tuple[str | None, ...] = self._settings.watch_namespaces or (None,)
-            parts = [PartsWatch(watching, kind, scope, self._clock) for kind in watch.KINDS for scope in scopes]
+            parts = [
+                PartsWatch(watching, kind, scope, self._clock, self._memory) for kind in watch.KINDS for scope in scopes
+            ]
             # Before the first item is looked at: what happens to its parts after that look is then told.
             for part in parts:
                 await part.begin()
@@ -315,6 +320,7 @@ class Operator:
 
     async def _sweep_once(self) -> None:
         phases: collections.Counter[str] = collections.Counter()
+        self._memory.repositories_changed()
         async for key, body in self._unfinished():
             self._queue.add_behind(key)
             phases[(body.get("status") or {}).get("phase") or Phase.PENDING] += 1
@@ -324,11 +330,14 @@ class Operator:
             async for body in self._api.list(cluster.DECISIONS, scope):
                 item = (body.get("spec") or {}).get("workItem")
                 if item and not (body.get("status") or {}).get("result"):
-                    self._queue.add(f"{body['metadata']['namespace']}/{item}")
+                    key = f"{body['metadata']['namespace']}/{item}"
+                    self._memory.may_have_decisions(key)
+                    self._queue.add(key)
 
     async def _watch(self, stop: asyncio.Event) -> None:
         registry = kopf.OperatorRegistry()
-        handlers.register(registry, self._queue, self._reconciler, self._pulse.heard, self._registration.changed)
+        hearers = handlers.Hearers(self._pulse.heard, self._memory.may_have_decisions, self._repository_changed)
+        handlers.register(registry, self._queue, self._reconciler, hearers)
         kopf.on.login(registry=registry)(self._login)
         settings = kopf.OperatorSettings()
         handlers.configure(settings)
@@ -354,6 +363,10 @@ class Operator:
             await running
         finally:
             running.cancel()
+
+    def _repository_changed(self) -> None:
+        self._memory.repositories_changed()
+        self._registration.changed()
 
     async def _login(self, **_: object) -> kopf.AiohttpSession:
         """The same login for kopf's watches as for our reads; asked again whenever the server refuses it."""

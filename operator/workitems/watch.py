@@ -18,6 +18,7 @@ import structlog
 
 from workitems import cluster, errors, views
 from workitems.core import news
+from workitems.memory import Memory
 from workitems.protocol import ITEM_LABEL
 
 log = structlog.get_logger(__name__)
@@ -34,13 +35,19 @@ class PartsWatch:
     """The watch of one kind in one namespace, or in all (None)."""
 
     def __init__(
-        self, api: cluster.Cluster, kind: cluster.Resource, namespace: str | None, clock: Callable[[], datetime]
+        self,
+        api: cluster.Cluster,
+        kind: cluster.Resource,
+        namespace: str | None,
+        clock: Callable[[], datetime],
+        memory: Memory,
     ) -> None:
-        """Take a connection without a limit, since every watch holds one open, and the time of day."""
+        """Take a connection without a limit, since every watch holds one open, the time of day, and whom to tell."""
         self._api = api
         self._kind = kind
         self._namespace = namespace
         self._clock = clock
+        self._memory = memory
         self._since = ""
         self._said: collections.OrderedDict[str, str] = collections.OrderedDict()
 
@@ -63,7 +70,10 @@ class PartsWatch:
                     self._since = body["metadata"]["resourceVersion"]
                     if kind != "BOOKMARK" and self._is_news(kind, body):
                         metadata = body["metadata"]
-                        add(f"{metadata['namespace']}/{metadata['labels'][ITEM_LABEL]}")
+                        key = f"{metadata['namespace']}/{metadata['labels'][ITEM_LABEL]}"
+                        if kind != "DELETED" and body["status"].get("phase") == "Succeeded":
+                            self._memory.pod_ended(key, metadata["name"])
+                        add(key)
             except errors.Expired:
                 log.info("watch begins anew", kind=str(self._kind), namespace=self._namespace)
                 self._since = ""

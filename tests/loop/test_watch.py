@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
+
 from tests.loop.lab import Lab
 from tests.loop.store import JOBS, PODS, WORKITEMS
+from workitems.api import Repository
 from workitems.core import settle
+from workitems.memory import Memory
 
 
 async def test_a_whole_way_takes_about_two_looks_and_two_writes_a_job(lab: Lab) -> None:
@@ -23,6 +27,62 @@ async def test_a_whole_way_takes_about_two_looks_and_two_writes_a_job(lab: Lab) 
     # Each Job's end, and before it the look that comes by itself after 20 s; two at the start, the approval, the end.
     assert len(looks) <= 2 * jobs + 8, [str(call) for call in lab.server.calls]
     assert len(lab.writes("et-1")) <= 2 * jobs + 3
+
+
+async def test_the_good_end_of_a_run_costs_the_item_and_its_pod_one_read_each(lab: Lab) -> None:
+    """That nobody has decided anything, and that the Repository is as it was, is known: an event would have told."""
+    lab.repository()
+    lab.pipeline()
+    lab.kubelet.holds = lambda _job: True
+    lab.start(sweep_seconds=86400)
+    lab.item("et-1")
+    await lab.until(lambda: bool(lab.kubelet.held), "a run")
+    await lab.rest(settle.LOOK_AGAIN_AT_START.total_seconds() + 5)
+    before, runs = len(lab.server.calls), lab.status("et-1").last_run
+    lab.approve_always()
+    lab.kubelet.release()
+    await lab.until(lambda: len(lab.status("et-1").runs) == runs, "its end")
+    reads = [str(call) for call in lab.server.calls[before:] if call.verb in ("get", "list") and not call.writes]
+    pod = next(pod for pod in lab.store.list(PODS) if pod["status"]["phase"] == "Succeeded")
+    assert reads[:2] == ["get workitems et-1", f"get pods {pod['metadata']['name']}"]
+    assert not [read for read in reads if read.startswith(("get repositories", "get jobs", "list pods"))], reads
+
+
+@pytest.mark.parametrize("what", ["an abort", "a repository without room"])
+async def test_what_was_known_is_read_again_after_a_sweep_where_no_event_tells(lab: Lab, what: str) -> None:
+    lab.repository()
+    lab.pipeline()
+    lab.kubelet.holds = lambda _job: True
+    lab.start(sweep_seconds=600)
+    lab.item("et-1")
+    await lab.until(lambda: bool(lab.kubelet.held), "a run")
+    await lab.rest(settle.LOOK_AGAIN_AT_START.total_seconds() + 5)
+    lab.server.deaf = True
+    if what == "an abort":
+        lab.decide("et-1", "abort")
+        await lab.until_phase("Aborted", "et-1")
+    else:
+        # The look at the second item reads what the first one's looks knew.
+        lab.repository(limits={"maxConcurrentRuns": 1})
+        lab.item("et-2")
+        await lab.until_phase("Queued", "et-2")
+
+
+def test_a_repository_that_changes_while_it_is_read_is_read_again() -> None:
+    """What was read before an event must not be kept after it."""
+    memory = Memory()
+    news = memory.repository_news
+    memory.repositories_changed()
+    shop = Repository.parse(
+        {
+            "metadata": {"name": "shop", "namespace": "team-a", "uid": "u", "generation": 1},
+            "spec": {"url": "https://git.example.com/shop.git", "baseBranch": "main"},
+        }
+    )
+    memory.repository_read(shop, news)
+    assert memory.repository("team-a", "shop") is None
+    memory.repository_read(shop, memory.repository_news)
+    assert memory.repository("team-a", "shop") is shop
 
 
 async def test_finished_jobs_are_not_read_at_a_start(lab: Lab) -> None:
