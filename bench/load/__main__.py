@@ -9,6 +9,7 @@ import os
 import platform
 import signal
 import sys
+import time
 from pathlib import Path
 
 from bench.load import controlplane, objects, scenarios
@@ -75,7 +76,17 @@ def machine() -> str:
         platform.processor(),
     )
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1024**3
-    return f"{os.cpu_count()} cores ({model}), {memory:.0f} GiB, Python {platform.python_version()}, load {load}\n"
+    python = f"Python {platform.python_version()}, pace {pace_ns():.0f} ns"
+    return f"{os.cpu_count()} cores ({model}), {memory:.0f} GiB, {python}, load {load}\n"
+
+
+def pace_ns() -> float:
+    """CPU time of one turn of a loop that does next to nothing: machines of the same name differ by this."""
+    turns = 10**6
+    began = time.process_time()
+    for number in range(turns):
+        _ = number * number
+    return (time.process_time() - began) * 1e9 / turns
 
 
 def throughput_report(steps: list[Step]) -> str:
