@@ -208,15 +208,26 @@ def test_an_agents_account_does_not_write_the_pipelines_that_others_fall_back_to
     role = f"{release.namespace}-release-workitem-operator-author"
     agents = [f"system:serviceaccount:{namespace}:deployer" for namespace in (*release.served, release.namespace)]
     gitops = "system:serviceaccount:flux-system:kustomize-controller"
-    users = [f"--user={who}" for who in (*agents, gitops)]
+    stranger = "system:serviceaccount:team-x:deployer"
+    users = [f"--user={who}" for who in (*agents, gitops, stranger)]
     release.kubectl("create", "rolebinding", "writers", f"--clusterrole={role}", *users)
     limits = '{"spec":{"limits":{"maxRuns":99}}}'
     patch = ["patch", "pipeline", "default", "--type=merge", "-p", limits, "--dry-run=server"]
     for who in agents:
         said = release.lab.kubectl("-n", release.namespace, *patch, f"--as={who}", check=False)
         assert "agents write no pipelines" in said, who
-    label = ["label", "pipeline", "default", "of=flux", "--dry-run=server", f"--as={gitops}"]
-    assert "labeled" in release.kubectl(*label)
+
+    def labels(who: str) -> str:
+        words = ("label", "pipeline", "default", "of=somebody", "--dry-run=server", f"--as={who}")
+        return release.lab.kubectl("-n", release.namespace, *words, check=False)
+
+    assert "labeled" in labels(gitops)
+    assert "labeled" in labels(stranger), "nothing tells it from the one before"
+    trusted = f"--set-json=admission.trustedServiceAccounts={json.dumps([gitops])}"
+    release.upgrade(CHART, "--set=admission.trustElsewhere=false", trusted)
+    # The API server takes up a changed policy within a second or two.
+    release.until(lambda: "agents write no pipelines" in labels(stranger), "closed to an account that is not named")
+    assert "labeled" in labels(gitops)
 
 
 def test_the_pipeline_follows_the_release_until_somebody_edits_it(release: Release) -> None:
@@ -291,6 +302,54 @@ def test_a_delivery_reaches_the_one_that_leads(release: Release) -> None:
     # And back to one.
     release.upgrade(CHART)
     assert len(release.pods()) == 1
+
+
+def test_who_names_the_secrets_that_may_be_read_is_served_and_the_rest_are_told(release: Release) -> None:
+    lab = release.lab
+    git = lab.git_server.secret_name
+    for name in ("named-chat", "other-git", "other-chat", "other-tracker"):
+        lab.apply({**lab.get("secret", git), "metadata": {"name": name}})
+    address = f"http://{lab.git_server.name}.{lab.git_server.namespace}.svc"
+
+    def token(name: str) -> JSON:
+        return {"url": address, "token": {"secretName": name, "key": "username"}}
+
+    def chat(name: str) -> JSON:
+        return {"telegram": {"chatId": "1", **token(name)}}
+
+    plane = {
+        "plane": {"workspace": "team", "project": "SHOP", "workItems": {"state": "Ready"}, **token("other-tracker")}
+    }
+    lab.repository("named", notify=[chat("named-chat")])
+    lab.repository("closed", credentials={"secretName": "other-git"})
+    lab.repository("silent", notify=[chat("other-chat")])
+    lab.repository("deaf", tracker=plane)
+    lab.pipeline("short", change=only("development"))
+    release.upgrade(CHART, f"--set-json=rbac.secretNames={json.dumps([git, 'named-chat'])}")
+    for repository in ("closed", "named", "silent"):
+        lab.item(f"of-{repository}", repository=repository, pipeline="short")
+
+    reason, message = said(lab.wait_phase("of-closed", "Blocked"))
+    assert reason == "Forbidden"
+    assert f"get secrets {lab.namespace}/other-git: " in message
+    assert "if the chart's rbac.secretNames names Secrets, add other-git" in message
+    lab.wait_phase("of-named", "Done")
+    # Nobody is there, but the token was read.
+    assert "secretNames" not in delivered(lab.wait("of-named", lambda status: "notify-0" in delivered(status), "a try"))
+    lab.wait_phase("of-silent", "Done")
+    told = lab.wait("of-silent", lambda status: "Forbidden" in delivered(status), "a chat that cannot be told")
+    assert "if the chart's rbac.secretNames names Secrets, add other-chat" in delivered(told)
+    events = ("get", "events", "--field-selector", "involvedObject.name=deaf,reason=TrackerFailed", "-o", "json")
+    release.until(lambda: "rbac.secretNames names Secrets, add other-tracker" in lab.kubectl(*events), "told of deaf")
+
+    release.upgrade(CHART, f"--set-json=rbac.secretNames={json.dumps([git, 'named-chat', 'other-git'])}")
+    lab.wait_phase("of-closed", "Done")
+    lab.kubectl("delete", "repository", "deaf")
+
+
+def delivered(status: JSON) -> str:
+    """What is said of the effects outside, if anything is."""
+    return json.dumps([entry for entry in status["conditions"] if entry["type"] == "EffectsDelivered"])
 
 
 def test_without_helm_kustomize_installs_the_same_with_the_images_of_the_readme(
