@@ -17,8 +17,9 @@ from workitems import errors
 from workitems.api.repository import RepositorySpec
 from workitems.core.forge import Checks, Commit, MergeOutcome, MergeResult, PullRequest, Review
 from workitems.integrations import gitea_values as values
+from workitems.integrations import gitea_webhooks
 from workitems.integrations.forge import Method
-from workitems.integrations.gitea_api import API, JSON, PAGE, PAGES, Place, total
+from workitems.integrations.gitea_api import API, JSON, Place
 from workitems.integrations.http import Access, Answer, Client, Connections, Sleep
 
 CHECK_SECONDS = 20.0
@@ -26,9 +27,6 @@ CHECK_SECONDS = 20.0
 CHECK_EVERY_SECONDS = 1.0
 CLOSED_MOST = 200
 """Closed pull requests among which a branch's newest is looked for."""
-READINGS = 3
-"""How often a listing that changes while it is paged is read again."""
-EVENTS = ("push", "pull_request", "pull_request_comment", "pull_request_review", "pull_request_sync", "status")
 
 
 class Gitea:
@@ -152,27 +150,7 @@ class Gitea:
 
     async def checks(self, commit: str) -> Checks:
         """See Forge. The combined state of the answer is not read: it is the page's, not the commit's."""
-        path = f"/commits/{quote(commit)}/status"
-        for _ in range(READINGS):
-            statuses: list[JSON] = []
-            expected, page = 1, 1
-            while len(statuses) < expected and page <= PAGES:
-                answer = self._api.good(await self._api.ask("GET", path, {"page": page, "limit": PAGE}))
-                found = self._api.read(self._api.json(answer), lambda body: list(body.get("statuses") or ()))
-                expected = total(answer, len(statuses) + len(found))
-                if not found:
-                    break
-                statuses += found
-                page += 1
-            # A status that arrives meanwhile moves others to a page that was read already: then one is there twice.
-            if (
-                self._api.read(statuses, lambda all_of_them: len({int(status["id"]) for status in all_of_them}))
-                >= expected
-            ):
-                return Checks(commit, self._api.read(statuses, values.newest_checks))
-        raise errors.Transient(
-            f"the statuses of {commit[:12]} of {self._api.place} change faster than they can be read"
-        )
+        return Checks(commit, self._api.read(await self._api.statuses(commit), values.newest_checks))
 
     # --- merging
 
@@ -279,24 +257,8 @@ class Gitea:
         return self._api.read(listed, values.newest_reviews)
 
     async def ensure_webhook(self, url: str, secret: str, *, renew: bool, former: str = "") -> str:
-        """See Forge. Gitea neither shows a webhook's secret nor lets it be changed: `renew` replaces the webhook."""
-        listed = [hook async for hook in self._api.pages("/hooks", {})]
-        ours = self._api.read(listed, lambda hooks: [hook for hook in hooks if _address(hook) in {url, former or url}])
-        kept = None if renew else next((hook for hook in ours if _address(hook) == url and _is_right(hook)), None)
-        if kept is None:
-            body = {
-                "type": "gitea",
-                "active": True,
-                "events": list(EVENTS),
-                "config": {"url": url, "content_type": "json", "secret": secret},
-            }
-            kept = self._api.json(await self._api.ask("POST", "/hooks", body=body))
-        for hook in ours:
-            if hook["id"] != kept["id"]:
-                answer = await self._api.ask("DELETE", f"/hooks/{hook['id']}")
-                if answer.code != 404:
-                    self._api.good(answer)
-        return self._api.read(kept, lambda hook: str(hook["id"]))
+        """See Forge."""
+        return await gitea_webhooks.ensure(self._api, url, secret, renew=renew, former=former)
 
     # --- requests
 
@@ -331,16 +293,6 @@ def client(connections: Connections, spec: RepositorySpec, token: str, ca_pem: s
 def _lines(text: Any) -> str:
     """A text as it comes back from a form: other line ends, no blanks around."""
     return str(text or "").replace("\r\n", "\n").strip()
-
-
-def _address(hook: JSON) -> str:
-    return str((hook.get("config") or {}).get("url") or "")
-
-
-def _is_right(hook: JSON) -> bool:
-    return (
-        bool(hook.get("active")) and hook["config"].get("content_type") == "json" and set(EVENTS) <= set(hook["events"])
-    )
 
 
 def _moved(head: str, commit: str) -> MergeOutcome:

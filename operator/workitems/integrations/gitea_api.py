@@ -17,6 +17,8 @@ from workitems.integrations.http import Answer, Client, Query
 PAGE = 50
 """What a server gives at most, unless its administrator chose less."""
 PAGES = 200
+READINGS = 3
+"""How often a listing that changes while it is paged is read again."""
 
 JSON = dict[str, Any]
 Value = TypeVar("Value")
@@ -72,6 +74,25 @@ class API:
         raise errors.Permanent(
             "TooMuch", f"{self._client.base_url}: {path} of {self.place} has more than {PAGES} pages"
         )
+
+    async def statuses(self, commit: str) -> list[JSON]:
+        """All statuses of a commit, each of them once."""
+        path = f"/commits/{quote(commit)}/status"
+        for _ in range(READINGS):
+            statuses: list[JSON] = []
+            expected, page = 1, 1
+            while len(statuses) < expected and page <= PAGES:
+                answer = self.good(await self.ask("GET", path, {"page": page, "limit": PAGE}))
+                found = self.read(self.json(answer), lambda body: list(body.get("statuses") or ()))
+                expected = total(answer, len(statuses) + len(found))
+                if not found:
+                    break
+                statuses += found
+                page += 1
+            # A status that arrives meanwhile moves others to a page that was read already: then one is there twice.
+            if self.read(statuses, lambda listed: len({int(status["id"]) for status in listed})) >= expected:
+                return statuses
+        raise errors.Transient(f"the statuses of {commit[:12]} of {self.place} change faster than they can be read")
 
     async def repository(self) -> int:
         """Its id, asked for once."""
