@@ -26,6 +26,7 @@ _COMMANDS = {
     "gitea-image": "the image of Gitea for this cluster, built and loaded where it cannot be fetched; prints its name",
     "images": "build the operator's and the agent's image and load them; prints their names",
     "claude-image": "the same for the image with the Claude Code CLI; prints its name",
+    "apprise-image": "the operator's image with the extra apprise; prints its name",
     "claude-cli": "fetch the Claude Code CLI for the tests, where it is missing; prints where it is",
     "restart-apiserver": "kill the local cluster's API server and start it again, as the tests of faults do",
     "stop-kubelet": "kill the local cluster's kubelet, as the test of a lost node does; up starts it again",
@@ -38,6 +39,7 @@ _PREPARES: dict[str, Callable[[Cluster], object]] = {
     "kstatus": lambda _cluster: binaries.build(binaries.KSTATUS, settings.read().cache) / "kstatus",
     "gitea-image": images.gitea,
     "claude-image": lambda cluster: f"CLAUDE_IMAGE={images.claude(cluster)}",
+    "apprise-image": lambda cluster: f"APPRISE_IMAGE={images.apprise(cluster)}",
     "claude-cli": lambda _cluster: claude.folder(settings.read().cache) / "claude",
 }
 """What makes one thing ready and prints where it is."""

@@ -36,7 +36,7 @@ class Buildah:
         recipe = "\n".join((_BASE_RECIPE, *_BASE_PACKAGES, *_NOT_NEEDED, *_os_release(), binaries.architecture()))
         return f"localhost/workitems-base:{hashlib.sha256(recipe.encode()).hexdigest()[:12]}"
 
-    def build(self, context: Path, target: str, name: str, stages: Mapping[str, Path]) -> None:
+    def build(self, context: Path, target: str, name: str, stages: Mapping[str, Path], extras: str = "") -> None:
         """Build one target of the context's Dockerfile; `stages`: folders that take the place of stages.
 
         Raises ClusterError when it fails, with the build's output on stderr.
@@ -48,6 +48,7 @@ class Buildah:
                 "bud", "--isolation=chroot", "--layers", "--pull-never", f"--build-arg=BASE={self.base()}",
                 *(f"--volume={source}:{inside}:ro" for inside, source in mounts.items()),
                 *(f"--build-context={stage}={folder}" for stage, folder in stages.items()),
+                *([f"--build-arg=EXTRAS={extras}"] if extras else []),
                 f"--target={target}", f"--tag={name}", context,
             )  # fmt: skip
 

@@ -37,7 +37,7 @@ class Builder(Protocol):
     def base(self) -> str:
         """What a build starts from, as far as it is not in the Dockerfile."""
 
-    def build(self, context: Path, target: str, name: str, stages: Mapping[str, Path]) -> None:
+    def build(self, context: Path, target: str, name: str, stages: Mapping[str, Path], extras: str = "") -> None:
         """Build a target under a name; `stages`: folders that take the place of stages."""
 
     def has(self, name: str) -> bool:
@@ -58,9 +58,10 @@ class Docker:
         """The Dockerfile's own default."""
         return ""
 
-    def build(self, context: Path, target: str, name: str, stages: Mapping[str, Path]) -> None:
+    def build(self, context: Path, target: str, name: str, stages: Mapping[str, Path], extras: str = "") -> None:
         """Build a target under a name; `stages`: folders that take the place of stages."""
         replaced = [f"--build-context={stage}={folder}" for stage, folder in stages.items()]
+        replaced += [f"--build-arg=EXTRAS={extras}"] if extras else []
         shell.stream(["docker", "build", *replaced, f"--target={target}", f"--tag={name}", context])
 
     def has(self, name: str) -> bool:
@@ -126,6 +127,31 @@ def claude(cluster: Cluster) -> str:
     return name
 
 
+def apprise(cluster: Cluster) -> str:
+    """The operator's image with the optional extra apprise in this cluster, as docs/notifications.md builds it.
+
+    Raises ClusterError with what is missing or went wrong.
+    """
+    chosen, extras = settings.read(), "apprise"
+    if cluster.kind == "context":
+        if not chosen.apprise_image:
+            raise ClusterError(
+                f"The cluster of the context {cluster.context} fetches its images itself: push the target operator, "
+                f"built with --build-arg EXTRAS={extras}, to a registry it reads, and name it in "
+                "WORKITEMS_APPRISE_IMAGE."
+            )
+        return chosen.apprise_image
+    if cluster.kind == "local" and not elevation.is_root():
+        return elevation.again("apprise-image").strip().removeprefix("APPRISE_IMAGE=")
+    builder: Builder = Docker() if cluster.kind == "kind" else Buildah(chosen.for_root().cache)
+    with shell.locked(chosen.cache / "images.lock", "another process is building images; waiting for it"):
+        made_from = (builder.base(), binaries.architecture(), extras)
+        name = f"{_TARGETS['operator']}-{extras}:{dockerfile.content_hash(settings.REPOSITORY, 'operator', *made_from)}"
+        _ensure(cluster, builder, ("operator", name), extras=extras)
+        _prune(cluster, builder, [name], chosen.cache / "apprise-images.history", keep=2)
+    return name
+
+
 def gitea(cluster: Cluster) -> str:
     """The image of the tests' and the demo's forge: the official one, or for the local cluster one made here.
 
@@ -185,14 +211,18 @@ def _named(chosen: settings.Settings, context: str) -> Images:
 
 
 def _ensure(
-    cluster: Cluster, builder: Builder, what: tuple[str, str], stages: Mapping[str, Path] | None = None
+    cluster: Cluster,
+    builder: Builder,
+    what: tuple[str, str],
+    stages: Mapping[str, Path] | None = None,
+    extras: str = "",
 ) -> None:
     target, name = what
     if name in (cluster.images() or ()):
         return
     if not builder.has(name):
         shell.say(f"building {name}")
-        builder.build(settings.REPOSITORY, target, name, stages or {})
+        builder.build(settings.REPOSITORY, target, name, stages or {}, extras)
     load(cluster, name)
 
 

@@ -28,6 +28,7 @@ class Settings:
     operator_image: str | None = None
     agent_image: str | None = None
     claude_image: str | None = None
+    apprise_image: str | None = None
     gitea_image: str = OFFICIAL_GITEA
 
     def for_root(self) -> Settings:
@@ -53,6 +54,7 @@ def read() -> Settings:
         operator_image=os.environ.get("WORKITEMS_OPERATOR_IMAGE") or None,
         agent_image=os.environ.get("WORKITEMS_AGENT_IMAGE") or None,
         claude_image=os.environ.get("WORKITEMS_CLAUDE_IMAGE") or None,
+        apprise_image=os.environ.get("WORKITEMS_APPRISE_IMAGE") or None,
         gitea_image=os.environ.get("WORKITEMS_GITEA_IMAGE") or OFFICIAL_GITEA,
     )
 

@@ -26,6 +26,7 @@ from hack.chart import plain
 from hack.cluster import helm as programs
 from hack.cluster import images, settings
 from hack.demo.install import values
+from tests.e2e import receiver
 from tests.e2e.lab import JSON, PATIENCE_SECONDS, Lab, default_pipeline, only, said
 from tests.e2e.session import ROOT
 from workitems.crd import UNSEEN
@@ -350,6 +351,37 @@ def test_who_names_the_secrets_that_may_be_read_is_served_and_the_rest_are_told(
 def delivered(status: JSON) -> str:
     """What is said of the effects outside, if anything is."""
     return json.dumps([entry for entry in status["conditions"] if entry["type"] == "EffectsDelivered"])
+
+
+def test_another_channel_is_told_by_an_image_with_the_extra_and_one_without_it_says_how_to_get_it(
+    release: Release, built: images.Images
+) -> None:
+    lab = release.lab
+    # Whatever an earlier test has chosen.
+    release.upgrade(CHART)
+    lab.apply(*receiver.manifests(built.agent))
+    lab.kubectl("wait", "pod/receiver", "--for=condition=Ready", "--timeout=60s")
+    address = f"json://receiver.{lab.namespace}.svc:{receiver.PORT}"
+    lab.kubectl("create", "secret", "generic", "channel", f"--from-literal=address={address}")
+    channel = {"apprise": {"address": {"secretName": "channel", "key": "address"}}, "events": ["Done"]}
+    lab.repository("told", notify=[channel])
+    lab.pipeline("short", only("development"))
+
+    lab.item("without", repository="told", pipeline="short", branch="without")
+    lab.wait_phase("without", "Done")
+    status = lab.wait("without", lambda status: "AppriseMissing" in delivered(status), "a channel that cannot be told")
+    assert "build it with `--build-arg EXTRAS=apprise`" in delivered(status)
+
+    before = release.pods()
+    release.upgrade(CHART, *values(dataclasses.replace(built, operator=images.apprise(lab.cluster))))
+    release.kubectl("wait", "--for=delete", *before, "--timeout=90s")
+    lab.item("with", repository="told", pipeline="short", branch="with")
+    status = lab.wait("with", lambda s: s.get("phase") == "Done" and "outbox" not in s, "told")
+    (effect,) = [effect for effect in status["effects"] if effect["target"] == "notify-0"]
+    assert effect["state"] == "Done", effect
+    told = [json.loads(line)["message"] for line in lab.kubectl("logs", "receiver").splitlines()]
+    (message,) = [message for message in told if message.startswith("with ")]
+    assert message.startswith(f"with Item with\n✅ Done: branch with is ready at {status['head'][:12]}")
 
 
 def test_without_helm_kustomize_installs_the_same_with_the_images_of_the_readme(

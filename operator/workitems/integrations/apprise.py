@@ -28,7 +28,10 @@ class AppriseChannel:
         try:
             import apprise  # noqa: PLC0415 - an optional extra
         except ImportError:
-            message = "this image lacks apprise: build it with the extra `workitem-operator[apprise]`"
+            message = (
+                "the operator's image lacks apprise, which is an optional extra: build it with "
+                "`--build-arg EXTRAS=apprise` (docs/notifications.md) and install that"
+            )
             raise errors.Permanent("AppriseMissing", message) from None
         self._apprise: Any = apprise.Apprise()
         if not self._apprise.add(address):

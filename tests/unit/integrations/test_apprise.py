@@ -46,5 +46,5 @@ def test_an_address_that_is_none_is_refused_without_being_shown() -> None:
 
 def test_without_the_extra_it_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "apprise", None)
-    with pytest.raises(errors.Permanent, match=r"workitem-operator\[apprise\]"):
+    with pytest.raises(errors.Permanent, match="--build-arg EXTRAS=apprise"):
         AppriseChannel("json://localhost")
