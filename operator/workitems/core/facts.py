@@ -1,4 +1,4 @@
-"""Everything a decision may depend on, read live by `observe.py` and frozen here, the clock included.
+"""Everything a decision may depend on, gathered by `observe.py` and frozen here, the clock included.
 
 A decision that needs something that is not in `Facts` is a decision taken in the wrong place.
 """
