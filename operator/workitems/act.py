@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from workitems import cluster, errors, views
+from workitems import cluster, views
 from workitems.api import API_VERSION, WorkItem, WorkItemStatus
 from workitems.core import manifests
 from workitems.core.facts import JobView
@@ -77,19 +77,11 @@ class Actor:
             case CreateDecision(manifest):
                 await self._api.create(cluster.DECISIONS, namespace, manifest)
             case DeleteJob(name):
-                await self._delete_job(namespace, name)
+                await self._api.delete(cluster.JOBS, namespace, name)
             case ReleaseJobs(ttl_seconds):
                 await self._release_jobs(item, ttl_seconds)
             case Acknowledge():
                 await self.acknowledge(namespace, action, item)
-
-    async def _delete_job(self, namespace: str, name: str) -> None:
-        if await self._api.delete(cluster.JOBS, namespace, name):
-            return
-        # Gone, or a conflict: nothing was deleted then, and it would be taken for stopped.
-        job = await self._api.get(cluster.JOBS, namespace, name)
-        if job is not None and "deletionTimestamp" not in job["metadata"]:
-            raise errors.Conflict(f"delete {cluster.JOBS} {namespace}/{name}: it is still there")
 
     async def _release_jobs(self, item: WorkItem, ttl_seconds: int) -> None:
         """Let the Jobs and their logs go. Not before the end: a Job that a TTL takes too early becomes a second run."""

@@ -290,13 +290,16 @@ class Cluster:
         uid: str | None = None,
         propagation: str = "Background",
     ) -> bool:
-        """Whether the deletion was accepted; False if the object is gone, or has another uid than the one given."""
+        """Whether the deletion was accepted; False if the object is gone, or has another uid than the one given.
+
+        Raises errors.Conflict for any other conflict: nothing was deleted then.
+        """
         call = _Call("delete", resource, namespace, name)
         options: JSONObject = {"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": propagation}
         if uid is not None:
             options["preconditions"] = {"uid": uid}
         answer = await self._request(call, "DELETE", call.path, options)
-        if (answer.code == 404 and answer.says_gone) or answer.code == 409:
+        if (answer.code == 404 and answer.says_gone) or (answer.code == 409 and uid is not None):
             return False
         _object(call, answer)
         return True

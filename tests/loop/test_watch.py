@@ -31,13 +31,7 @@ async def test_a_whole_way_takes_about_two_looks_and_two_writes_a_job(lab: Lab) 
 
 async def test_the_good_end_of_a_run_costs_the_item_and_its_pod_one_read_each(lab: Lab) -> None:
     """That nobody has decided anything, and that the Repository is as it was, is known: an event would have told."""
-    lab.repository()
-    lab.pipeline()
-    lab.kubelet.holds = lambda _job: True
-    lab.start(sweep_seconds=86400)
-    lab.item("et-1")
-    await lab.until(lambda: bool(lab.kubelet.held), "a run")
-    await lab.rest(settle.LOOK_AGAIN_AT_START.total_seconds() + 5)
+    await _a_run_that_is_left_alone(lab, sweep_seconds=86400)
     before, runs = len(lab.server.calls), lab.status("et-1").last_run
     lab.approve_always()
     lab.kubelet.release()
@@ -50,13 +44,7 @@ async def test_the_good_end_of_a_run_costs_the_item_and_its_pod_one_read_each(la
 
 @pytest.mark.parametrize("what", ["an abort", "a repository without room"])
 async def test_what_was_known_is_read_again_after_a_sweep_where_no_event_tells(lab: Lab, what: str) -> None:
-    lab.repository()
-    lab.pipeline()
-    lab.kubelet.holds = lambda _job: True
-    lab.start(sweep_seconds=600)
-    lab.item("et-1")
-    await lab.until(lambda: bool(lab.kubelet.held), "a run")
-    await lab.rest(settle.LOOK_AGAIN_AT_START.total_seconds() + 5)
+    await _a_run_that_is_left_alone(lab, sweep_seconds=600)
     lab.server.deaf = True
     if what == "an abort":
         lab.decide("et-1", "abort")
@@ -103,14 +91,7 @@ async def test_finished_jobs_are_not_read_at_a_start(lab: Lab) -> None:
 
 async def test_an_end_in_a_part_of_history_that_is_forgotten_is_found_at_once(lab: Lab) -> None:
     """The pod ends while the watch is deaf; then the API server no longer knows where the watch was."""
-    lab.repository()
-    lab.pipeline()
-    lab.kubelet.holds = lambda _job: True
-    lab.start(sweep_seconds=86400)
-    lab.item("et-1")
-    await lab.until(lambda: bool(lab.kubelet.held), "a run")
-    # Just after the look that comes by itself: the next one is minutes away.
-    await lab.rest(settle.LOOK_AGAIN_AT_START.total_seconds() + 5)
+    await _a_run_that_is_left_alone(lab, sweep_seconds=86400)
     lab.server.deaf = True
     lab.kubelet.release()
     await lab.rest(3)
@@ -121,3 +102,14 @@ async def test_an_end_in_a_part_of_history_that_is_forgotten_is_found_at_once(la
     lab.server.cut_watches()
     await lab.until(lambda: lab.phase("et-1") == "InReview", "the next step")
     assert asyncio.get_running_loop().time() - ended < 5
+
+
+async def _a_run_that_is_left_alone(lab: Lab, sweep_seconds: float) -> None:
+    """Item et-1 with a run that does not end, just after the look that comes by itself: the next is minutes away."""
+    lab.repository()
+    lab.pipeline()
+    lab.kubelet.holds = lambda _job: True
+    lab.start(sweep_seconds=sweep_seconds)
+    lab.item("et-1")
+    await lab.until(lambda: bool(lab.kubelet.held), "a run")
+    await lab.rest(settle.LOOK_AGAIN_AT_START.total_seconds() + 5)
