@@ -8,7 +8,18 @@ operator that has just started knows nothing and reads everything once.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from workitems.api import Repository
+from workitems.core.facts import PodView
+
+
+@dataclass(frozen=True)
+class EndedPod:
+    """The last word of a pod: none of its containers runs any more, and nothing of that can change."""
+
+    job_uid: str
+    pod: PodView
 
 
 class Memory:
@@ -19,7 +30,7 @@ class Memory:
         self._undecided: set[str] = set()
         self._repositories: dict[tuple[str, str], Repository] = {}
         self._repository_news = 0
-        self._ended: dict[str, str] = {}
+        self._ended: dict[str, EndedPod] = {}
 
     # --- Decisions
 
@@ -59,13 +70,19 @@ class Memory:
 
     # --- pods
 
-    def pod_ended(self, key: str, pod: str) -> None:
-        """A pod of the item has ended well, said its watch."""
+    def pod_ended(self, key: str, pod: EndedPod) -> None:
+        """A pod of the item has ended, said its watch."""
         self._ended[key] = pod
 
-    def take_ended_pod(self, key: str) -> str | None:
-        """The name of the pod that is worth reading alone; told once."""
-        return self._ended.pop(key, None)
+    def ended_pod(self, key: str, job_uid: str | None) -> PodView | None:
+        """The pod of this Job, if it is known to have ended; any other is forgotten."""
+        ended = self._ended.get(key)
+        if ended is None:
+            return None
+        if ended.job_uid != job_uid:
+            del self._ended[key]
+            return None
+        return ended.pod
 
     # --- items
 

@@ -21,7 +21,7 @@ from pydantic import ValidationError
 from workitems import cluster, errors, views
 from workitems.api import CurrentRun, Decision, GateResult, Phase, Pipeline, PipelineSpec, Repository, WorkItem
 from workitems.core import begin, conditions, launch, manifests, stages
-from workitems.core.facts import Defaults, Facts, JobView, PipelineView, Problem
+from workitems.core.facts import Defaults, Facts, JobView, PipelineView, PodView, Problem
 from workitems.memory import Memory
 
 log = structlog.get_logger(__name__)
@@ -55,7 +55,6 @@ class Observer:
     async def look(self, namespace: str, name: str) -> Facts | None:
         """The facts about one item; None if there is no such item. Raises errors.Transient, errors.Permanent."""
         key = f"{namespace}/{name}"
-        ended = self._memory.take_ended_pod(key)
         body = await self._api.get(cluster.WORKITEMS, namespace, name)
         if body is None:
             self._memory.forget(key)
@@ -71,11 +70,20 @@ class Observer:
             # Nothing more is decided about it, so a reference that is gone by now is nobody's problem.
             return replace(facts, problem=None)
         facts = await self._noting(self._with_repository, facts)
-        facts = await self._with_jobs(facts, ended)
+        facts = await self._with_jobs(facts, key)
         if facts.problem is None and item.status.run is None:
             facts = await self._noting(self._with_what_a_run_needs, facts)
         # The reads took time; the decision is about now.
         return replace(facts, now=self._clock())
+
+    async def with_branch(self, facts: Facts) -> Facts:
+        """The same facts, and whether the branch of an item that is to start belongs to another. Raises as `look`."""
+        facts = await self._noting(self._branch_in_use, facts)
+        return replace(facts, now=self._clock())
+
+    def forget(self, key: str) -> None:
+        """The item is over: what was remembered for its next look is of no use."""
+        self._memory.forget(key)
 
     async def item(self, key: str) -> WorkItem | None:
         """One item alone, by `namespace/name`. Raises as `look` does."""
@@ -214,28 +222,32 @@ class Observer:
         message = f"there is no Repository {name} in namespace {namespace}: apply it; the item goes on by itself"
         return replace(facts, problem=facts.problem or Problem("RepositoryNotFound", message))
 
-    async def _with_jobs(self, facts: Facts, ended: str | None) -> Facts:
+    async def _with_jobs(self, facts: Facts, key: str) -> Facts:
         status = facts.item.status
+        ended = self._memory.ended_pod(key, status.run.job_uid if status.run is not None else None)
         if status.run is not None:
             job = await self._ended_job(facts.item, status.run, ended) if ended is not None else None
-            return replace(facts, run_job=job or await self._job(facts.item, status.run.job))
+            job = job or await self._job(facts.item, status.run.job)
+            if job.pod is None and job.uid == status.run.job_uid:
+                job = replace(job, pod=ended)
+            return replace(facts, run_job=job)
         names = [gate.job for gate in status.gates if gate.job is not None and gate.result is GateResult.PENDING]
         return replace(facts, gate_jobs={name: await self._job(facts.item, name) for name in names})
 
-    async def _ended_job(self, item: WorkItem, run: CurrentRun, pod: str) -> JobView | None:
+    async def _ended_job(self, item: WorkItem, run: CurrentRun, ended: PodView) -> JobView | None:
         """The run's Job as its pod alone tells it; None unless that is the end of this run, and a good one.
 
         A pod that has succeeded ends its Job, whose controller says so seconds later.
         """
-        if run.job_uid is None:
+        if run.job_uid is None or not ended.succeeded:
             return None
-        body = await self._api.get(cluster.PODS, item.metadata.namespace, pod)
-        if body is None or run.job_uid not in {o["uid"] for o in body["metadata"].get("ownerReferences") or ()}:
+        body = await self._api.get(cluster.PODS, item.metadata.namespace, ended.name)
+        if body is None or run.job_uid != views.controller(body["metadata"]):
             return None
-        view = views.pod(body)
-        if view.phase != "Succeeded" or view.deleted is not None or view.disrupted:
+        pod = views.pod(body)
+        if not pod.succeeded:
             return None
-        return JobView(name=run.job, uid=run.job_uid, owner_uid=item.metadata.uid, pod=view)
+        return JobView(name=run.job, uid=run.job_uid, owner_uid=item.metadata.uid, pod=pod)
 
     async def _job(self, item: WorkItem, name: str) -> JobView:
         namespace = item.metadata.namespace
@@ -245,11 +257,7 @@ class Observer:
         return views.job(name, body, pods)
 
     async def _with_what_a_run_needs(self, facts: Facts) -> Facts:
-        problem = (
-            await self._missing_secret(facts)
-            or await self._missing_model_key(facts)
-            or await self._branch_in_use(facts)
-        )
+        problem = await self._missing_secret(facts) or await self._missing_model_key(facts)
         return replace(facts, problem=problem)
 
     async def _missing_secret(self, facts: Facts) -> Problem | None:
@@ -282,11 +290,11 @@ class Observer:
                 return Problem("SecretKeyNotFound", message)
         return None
 
-    async def _branch_in_use(self, facts: Facts) -> Problem | None:
+    async def _branch_in_use(self, facts: Facts) -> Facts:
         """The oldest unfinished item owns a branch; asked once, at the start."""
         item, repository = facts.item, facts.repository
-        if item.status.stage != stages.CREATED or repository is None:
-            return None
+        if repository is None:
+            return facts
         branch = stages.branch_of(item)
         selector = f"status.branch={cluster.escaped(branch)},{cluster.UNFINISHED}"
         for scope in self._served or (None,):
@@ -299,8 +307,8 @@ class Observer:
                     f"branch {branch} of {repository.spec.url} belongs to WorkItem {meta['namespace']}/{meta['name']} "
                     "until that is over; this item goes on by itself then"
                 )
-                return Problem("BranchInUse", message, blocked=True)
-        return None
+                return replace(facts, problem=Problem("BranchInUse", message, blocked=True))
+        return facts
 
     async def _same_url(self, other: cluster.JSONObject, repository: Repository) -> bool:
         namespace, name = other["metadata"]["namespace"], other["spec"]["repository"]

@@ -5,8 +5,8 @@ added; one worker has it at a time; a key that is added while it is being worked
 news may have come after the look; and a key that fails waits longer each time, so that one broken item costs nothing.
 
 The rules about time, one timer per key:
-- `add_after` moves a timer only to an earlier moment, and `add` leaves it alone: an extra look does no harm, a
-  missing one does. The look that a timer brings computes the next moment anew, so one timer is enough.
+- A look that succeeds says when the next is due, and that replaces what an earlier one said: it has seen everything
+  that the earlier one saw. `add` leaves the timer alone.
 - A failure replaces the key's timer by its backoff, and takes in what was added during the failed work: otherwise an
   item whose own writes cause events would fail in a tight loop. An `add` from outside is still served at once:
   a person has done something.
@@ -97,16 +97,6 @@ class Queue:
         elif key not in self._ready and key not in self._behind:
             self._behind[key] = self._clock.time()
             self._changed.set()
-
-    def add_after(self, key: str, seconds: float) -> None:
-        """Look at this key at the latest after so many seconds; an earlier timer stays."""
-        if seconds <= 0:
-            self.add(key)
-            return
-        when = self._clock.time() + seconds
-        timer = self._timers.get(key)
-        if timer is None or when < timer.when():
-            self._set_timer(key, when)
 
     def forget(self, key: str) -> None:
         """Drop the key's timer and its history of failures: its object is gone. News that waits stays."""
@@ -209,8 +199,7 @@ class Queue:
         else:
             self._failures.pop(key, None)
             self._conflicts.pop(key, None)
-            if seconds is not None:
-                self.add_after(key, seconds)
+            self._look_after(key, seconds)
 
     def _retry_conflict(self, key: str, conflict: errors.Conflict) -> None:
         count = self._conflicts[key] = self._conflicts.get(key, 0) + 1
@@ -232,6 +221,15 @@ class Queue:
         return delay
 
     # --- timers
+
+    def _look_after(self, key: str, seconds: float | None) -> None:
+        self._drop_timer(key)
+        if seconds is None:
+            return
+        if seconds > 0:
+            self._set_timer(key, self._clock.time() + seconds)
+        else:
+            self.add(key)
 
     def _set_timer(self, key: str, when: float) -> None:
         self._drop_timer(key)

@@ -7,7 +7,6 @@ items can never take the same slot. It is a memory of what status says, rebuilt 
 from __future__ import annotations
 
 import asyncio
-import collections
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Protocol
@@ -20,7 +19,8 @@ from workitems.api.decision import DecisionStatus
 from workitems.core import begin, conditions, stages
 from workitems.core.decide import decide
 from workitems.core.facts import Admission, Facts, JobView, Problem
-from workitems.core.plan import Acknowledge, Action, CreateJob, Plan
+from workitems.core.plan import Acknowledge, Action, CreateJob, EnsureClaim, EnsureSnapshot, Plan, ReleaseJobs
+from workitems.echoes import Echoes
 from workitems.outbox import Outbox
 from workitems.readings import Readings
 
@@ -31,8 +31,9 @@ REFUSED_AGAIN_SECONDS = 15.0
 
 STEPS_A_LOOK = 3
 """Steps that may follow from one look without another: a run announced, its Job recorded, nothing left to do."""
-OWN_VERSIONS = 4
-"""The last resourceVersions of an item that we wrote: an event of one that was forgotten costs a look too many."""
+
+_ALONE = (EnsureSnapshot, EnsureClaim, ReleaseJobs)
+"""Actions that change nothing that a look would find."""
 
 
 class Witness(Protocol):
@@ -75,7 +76,7 @@ class Reconciler:
         self._witness = outside.witness
         self._starting = asyncio.Lock()
         self._refused: dict[str, Problem] = {}
-        self._own: dict[str, collections.deque[str]] = {}
+        self._echoes = Echoes(wake)
         self.stranded: set[str] = set()
         """Items that wait for a reference: their Repository's or Pipeline's next event is for them."""
 
@@ -91,18 +92,11 @@ class Reconciler:
             return await self._step(key, facts)
         # Between asking who owns the branch and the write that claims it, no other item may start.
         async with self._starting:
-            again = await self._observer.look(namespace, name)
-            return await self._step(key, again) if again is not None else 0.0
+            return await self._step(key, await self._observer.with_branch(facts))
 
     def is_echo(self, key: str, version: str) -> bool:
         """Whether an event is about a write of our own, after which we have looked ourselves or will; told once."""
-        own = self._own.get(key)
-        if own is None or version not in own:
-            return False
-        own.remove(version)
-        if not own:
-            del self._own[key]
-        return True
+        return self._echoes.is_echo(key, version)
 
     async def _step(self, key: str, facts: Facts, more: int = STEPS_A_LOOK - 1) -> float | None:
         claim = _claim(key, facts)
@@ -122,6 +116,7 @@ class Reconciler:
         self._remember(key, facts, plan)
         if plan.status.phase in conditions.FINISHED:
             self._readings.forget(key)
+            self._observer.forget(key)
         else:
             self._readings.ask(key, facts.item, plan.question)
         if following is None:
@@ -145,7 +140,11 @@ class Reconciler:
         if changed:
             began = self._witness.clock()
             try:
-                written = await self._actor.write_status(facts.item, plan.status)
+                with self._echoes.writing(key) as write:
+                    written = await self._actor.write_status(facts.item, plan.status)
+                    if facts.item.status.phase not in conditions.FINISHED:
+                        # Of an item that was over before, the watch, which is of unfinished ones, tells nothing.
+                        write.version = written.metadata.resource_version
             except errors.Permanent:
                 self._not_announced(key, facts)
                 raise
@@ -158,10 +157,6 @@ class Reconciler:
             # announced: it keeps its slot until the next look tells.
             _log_step(key, facts, plan)
             self._witness.written(facts.item, plan.status, began)
-            if facts.item.status.phase not in conditions.FINISHED:
-                # Of an item that was over before, the watch, which is of unfinished ones, tells nothing.
-                own = self._own.setdefault(key, collections.deque(maxlen=OWN_VERSIONS))
-                own.append(written.metadata.resource_version)
         self._outbox.written(key, facts.item, written, facts.outcomes)
         try:
             created = await self._actor.perform(facts.item, plan.after)
@@ -237,7 +232,7 @@ class Reconciler:
 
     def _forget(self, key: str) -> None:
         self._refused.pop(key, None)
-        self._own.pop(key, None)
+        self._echoes.forget(key)
         self.stranded.discard(key)
         self._outbox.forget(key)
         self._readings.forget(key)
@@ -268,10 +263,16 @@ def _is_announced(status: WorkItemStatus, action: Action) -> bool:
 def _following(facts: Facts, plan: Plan, written: WorkItem, created: dict[str, JobView]) -> Facts | None:
     """What a look would find now, if a status was written and Jobs were created, and nothing else has happened.
 
-    None where more was involved than that: decisions, effects, a forge, a Job that was there before.
+    None where more was involved than that: decisions, effects outside, a forge, a Job that was there before.
     """
-    status, more = plan.status, (facts.decisions, facts.outcomes, facts.reading, plan.before, plan.question)
-    if any(more) or status.phase in conditions.FINISHED or status.run is None:
+    if any((facts.decisions, facts.outcomes, facts.reading, plan.question)):
+        return None
+    if not all(isinstance(action, _ALONE) for action in plan.before):
+        return None
+    status = plan.status
+    if status.phase in conditions.FINISHED:
+        return replace(facts, item=written, repository=None, run_job=None, gate_jobs={}, problem=None)
+    if status.run is None:
         return None
     job = created.get(status.run.job)
     if job is None and facts.item.status.run is not None and facts.item.status.run.job == status.run.job:

@@ -16,7 +16,6 @@ def job(name: str, body: JSON | None, pods: list[JSON]) -> JobView:
     if body is None:
         return JobView(name=name, pod=pod(newest) if newest is not None else None)
     metadata = body["metadata"]
-    owners = [ref["uid"] for ref in metadata.get("ownerReferences") or () if ref.get("controller")]
     mine = [p for p in pods if any(r["uid"] == metadata["uid"] for r in p["metadata"].get("ownerReferences") or ())]
     newest = max(mine, key=_created, default=None)
     conditions = (body.get("status") or {}).get("conditions") or ()
@@ -24,7 +23,7 @@ def job(name: str, body: JSON | None, pods: list[JSON]) -> JobView:
     return JobView(
         name=name,
         uid=metadata["uid"],
-        owner_uid=owners[0] if owners else "",
+        owner_uid=controller(metadata),
         failed=true.get("Failed", ""),
         complete="Complete" in true,
         pod=pod(newest) if newest is not None else None,
@@ -55,6 +54,11 @@ def pod(body: JSON) -> PodView:
         unschedulable=(scheduled.get("message") or "unschedulable") if scheduled.get("status") == "False" else "",
         containers={entry["name"]: container(entry.get("state") or {}) for entry in statuses},
     )
+
+
+def controller(metadata: JSON) -> str:
+    """The uid of what an object belongs to; empty if that is nothing."""
+    return next((owner["uid"] for owner in metadata.get("ownerReferences") or () if owner.get("controller")), "")
 
 
 def container(state: JSON) -> ContainerView:

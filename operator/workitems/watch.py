@@ -18,7 +18,7 @@ import structlog
 
 from workitems import cluster, errors, views
 from workitems.core import news
-from workitems.memory import Memory
+from workitems.memory import EndedPod, Memory
 from workitems.protocol import ITEM_LABEL
 
 log = structlog.get_logger(__name__)
@@ -68,12 +68,8 @@ class PartsWatch:
                 ):
                     failures = 0
                     self._since = body["metadata"]["resourceVersion"]
-                    if kind != "BOOKMARK" and self._is_news(kind, body):
-                        metadata = body["metadata"]
-                        key = f"{metadata['namespace']}/{metadata['labels'][ITEM_LABEL]}"
-                        if kind != "DELETED" and body["status"].get("phase") == "Succeeded":
-                            self._memory.pod_ended(key, metadata["name"])
-                        add(key)
+                    if kind != "BOOKMARK":
+                        self._hear(kind, body, add)
             except errors.Expired:
                 log.info("watch begins anew", kind=str(self._kind), namespace=self._namespace)
                 self._since = ""
@@ -83,22 +79,25 @@ class PartsWatch:
                 log.warning("watch", kind=str(self._kind), error=str(error), seconds=delay)
                 await asyncio.sleep(delay)
 
-    def _is_news(self, kind: str, body: cluster.JSONObject) -> bool:
-        uid = body["metadata"]["uid"]
+    def _hear(self, kind: str, body: cluster.JSONObject, add: Callable[[str], None]) -> None:
+        metadata = body["metadata"]
+        uid, key = metadata["uid"], f"{metadata['namespace']}/{metadata['labels'][ITEM_LABEL]}"
+        pod = views.pod(body) if self._kind is cluster.PODS else None
+        said = news.of_pod(pod, self._clock()) if pod is not None else self._of_job(body)
         if kind == "DELETED":
             self._said.pop(uid, None)
-            return True
-        said = self._news(body)
-        if said == self._said.get(uid, news.NONE):
-            return False
-        self._said[uid] = said
-        self._said.move_to_end(uid)
-        if len(self._said) > REMEMBERED:
-            self._said.popitem(last=False)
-        return True
+        elif said == self._said.get(uid, news.NONE):
+            return
+        else:
+            self._said[uid] = said
+            self._said.move_to_end(uid)
+            if len(self._said) > REMEMBERED:
+                self._said.popitem(last=False)
+        if pod is not None and pod.terminal:
+            # Only with the look that follows, which forgets it where it is of no use.
+            self._memory.pod_ended(key, EndedPod(views.controller(metadata), pod))
+        add(key)
 
-    def _news(self, body: cluster.JSONObject) -> str:
+    def _of_job(self, body: cluster.JSONObject) -> str:
         metadata = body["metadata"]
-        if self._kind is cluster.PODS:
-            return news.of_pod(views.pod(body), self._clock())
         return news.of_job(views.job(metadata["name"], body, []), "deletionTimestamp" in metadata)

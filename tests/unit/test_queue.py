@@ -207,35 +207,32 @@ async def test_zero_seconds_is_at_once(queue: Queue) -> None:
     assert worker.seen == ["a", "a"]
 
 
-@pytest.mark.parametrize("delays", [(5, 60), (60, 5)])
-async def test_of_two_timers_of_a_key_the_earlier_one_is_kept(
-    queue: Queue, clock: FakeClock, delays: tuple[float, float]
+@pytest.mark.parametrize(
+    ("first", "second", "left"), [(5.0, 60.0, [60]), (60.0, 5.0, [5]), (5.0, None, [])], ids=["later", "sooner", "none"]
+)
+async def test_what_the_last_look_said_replaces_what_an_earlier_one_did(
+    queue: Queue, clock: FakeClock, first: float, second: float | None, left: list[float]
 ) -> None:
-    for delay in delays:
-        queue.add_after("a", delay)
-    assert clock.pending == [5]
-    assert queue.delayed == 1
-
-
-async def test_an_immediate_add_leaves_the_timer_alone(queue: Queue, clock: FakeClock) -> None:
-    worker = Script()
-    queue.add_after("a", 5)
+    worker = Script([first, second])
     async with running(queue, worker):
         queue.add("a")
         await settle()
-        assert worker.seen == ["a"]
-        assert clock.pending == [5]
-        clock.advance(5)
+        queue.add("a")
         await settle()
-    assert worker.seen == ["a", "a"]
+        assert worker.seen == ["a", "a"]
+        assert clock.pending == left
+        assert queue.delayed == len(left)
 
 
 async def test_forget_drops_the_timer_but_not_the_news(queue: Queue, clock: FakeClock) -> None:
-    queue.add("a")
-    queue.add_after("a", 5)
-    queue.forget("a")
-    assert clock.pending == []
-    assert queue.depth == 1
+    async with running(queue, Script([5.0])):
+        queue.add("a")
+        await settle()
+        assert clock.pending == [5]
+        queue.add("a")
+        queue.forget("a")
+        assert clock.pending == []
+        assert queue.depth == 1
 
 
 # --- failures
@@ -284,12 +281,13 @@ async def test_a_failure_replaces_an_earlier_timer_and_takes_in_what_came_meanwh
         queue.add("a")
         raise errors.Transient("down", delay_seconds=20)
 
-    worker = Script([fail_with_news])
-    queue.add_after("a", 5)
+    worker = Script([5.0, fail_with_news])
     async with running(queue, worker):
         queue.add("a")
         await settle()
-        assert worker.seen == ["a"]
+        queue.add("a")
+        await settle()
+        assert worker.seen == ["a", "a"]
         assert clock.pending == [20]
 
 
@@ -422,10 +420,16 @@ async def test_the_running_loop_is_the_default_clock() -> None:
     queue = Queue()
     looked = asyncio.Event()
 
-    async def worker(_key: str) -> None:
-        looked.set()
+    looks = 0
 
-    queue.add_after("a", 0.001)
+    async def worker(_key: str) -> float | None:
+        nonlocal looks
+        looks += 1
+        if looks == 2:
+            looked.set()
+        return 0.001 if looks == 1 else None
+
+    queue.add("a")
     async with running(queue, worker):
         async with asyncio.timeout(5):
             await looked.wait()
@@ -440,13 +444,11 @@ def in_a_loop(scenario: Coroutine[Any, Any, None]) -> None:
 
 added: dict[str, Callable[[Queue, str], None]] = {
     "add": Queue.add,
-    "later": lambda queue, key: queue.add_after(key, 10),
     "behind": Queue.add_behind,
 }
 STEPS = st.lists(
     st.one_of(
         st.tuples(st.just("add"), st.sampled_from("abc")),
-        st.tuples(st.just("later"), st.sampled_from("abc")),
         st.tuples(st.just("behind"), st.sampled_from("abc")),
         st.tuples(st.just("finish"), st.sampled_from(["ok", "again", "transient", "conflict", "bug"])),
         st.tuples(st.just("advance"), st.sampled_from(["1", "61"])),

@@ -92,6 +92,12 @@ class PodView:
         return bool(self.containers) and all(c.terminated for c in self.containers.values())
 
     @property
+    def succeeded(self) -> bool:
+        """Whether all its containers have ended as they should, and nobody wanted it to end."""
+        ended_well = bool(self.containers) and all(c.exit_code == 0 for c in self.containers.values())
+        return ended_well and self.deleted is None and not self.disrupted
+
+    @property
     def healthy(self) -> bool:
         """Whether all its containers are at work and nobody wants it to end."""
         working = bool(self.containers) and all(c.running for c in self.containers.values())

@@ -25,7 +25,9 @@ def of_pod(pod: PodView, now: datetime) -> str:
         if container.exit_code or (not container.terminated and container.reason not in USUAL_REASONS)
     ]
     if pod.terminal or pod.deleted is not None or pod.disrupted or pod.unschedulable or unusual:
-        return f"{pod.phase} {pod.terminal} {pod.deleted} {pod.disrupted} {pod.unschedulable} {unusual}"
+        # Its containers end before its phase says so, and that is one end.
+        phase = "over" if pod.terminal else pod.phase
+        return f"{phase} {pod.deleted} {pod.disrupted} {pod.unschedulable} {unusual}"
     late = pod.created is not None and now - pod.created > USUAL_START
     return f"{pod.phase} late" if late else NONE
 
