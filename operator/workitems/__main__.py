@@ -30,14 +30,14 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _operate() -> int:
-    import asyncio  # noqa: PLC0415
+    import uvloop  # noqa: PLC0415
 
     from workitems import errors, log, operate, settings  # noqa: PLC0415
 
     try:
         chosen = settings.load()
         log.configure(chosen)
-        asyncio.run(operate.operate(chosen))
+        uvloop.run(operate.operate(chosen))
     except errors.Permanent as error:
         sys.stderr.write(f"workitem-operator cannot run: {error.reason}: {error}\n")
         return 1

@@ -244,7 +244,7 @@ def test_an_evicted_pod_is_infrastructure(world: World) -> None:
     where = f"/api/v1/namespaces/{lab.namespace}/pods/{pod}/eviction"
     lab.kubectl("create", "--raw", where, "-f", "-", stdin=json.dumps(eviction))
     status = lab.wait_phase(item, "Done")
-    assert [run["result"] for run in status["runs"]] == ["Evicted", "Succeeded"]
+    assert [run["result"] for run in status["runs"]] == ["Evicted", "Succeeded"], status["runs"]
     assert status["usage"]["runs"] == 1
 
 

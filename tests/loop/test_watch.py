@@ -6,10 +6,11 @@ import asyncio
 
 import pytest
 
+from tests.loop.apiserver import Call
 from tests.loop.lab import Lab
-from tests.loop.store import JOBS, PODS, WORKITEMS
+from tests.loop.store import JOBS, PODS, WORKITEMS, Refused
 from workitems.api import Repository
-from workitems.core import settle
+from workitems.core import runs
 from workitems.memory import Memory
 
 
@@ -104,6 +105,31 @@ async def test_an_end_in_a_part_of_history_that_is_forgotten_is_found_at_once(la
     assert asyncio.get_running_loop().time() - ended < 5
 
 
+async def test_the_last_word_of_an_evicted_pod_outlives_the_pod(lab: Lab) -> None:
+    """It is gone a second after its end, and the report and the reason with it: a look that comes later knows both."""
+    await _a_run_that_is_left_alone(lab, sweep_seconds=86400)
+    pod = next(iter(lab.store.list(PODS)))
+    lab.server.fault = _no_item_can_be_read
+    disrupted = {"type": "DisruptionTarget", "status": "True", "reason": "EvictionByEvictionAPI"}
+    ended = {"terminated": {"exitCode": 143, "reason": "Error", "message": ""}}
+    agents = [{"name": "agent", "state": ended}]
+    runners = [{"name": "runner", "state": ended}]
+    status = {"phase": "Failed", "conditions": [disrupted], "containerStatuses": agents + runners}
+    lab.store.put(PODS, {**pod, "status": status})
+    lab.store.delete(PODS, "team-a", pod["metadata"]["name"])
+    await lab.until(lambda: lab.store.find(PODS, "team-a", pod["metadata"]["name"]) is None, "its end")
+    lab.server.fault = lambda _call: None
+    lab.kubelet.holds = lambda _job: False
+    await lab.until(lambda: bool(lab.status("et-1").runs), "the end of the run")
+    assert (lab.status("et-1").runs[0].result, lab.status("et-1").runs[0].reason) == ("Evicted", "Evicted")
+
+
+def _no_item_can_be_read(call: Call) -> Refused | None:
+    if (call.kind, call.verb) == (WORKITEMS, "get"):
+        return Refused(503, "ServiceUnavailable", "away")
+    return None
+
+
 async def _a_run_that_is_left_alone(lab: Lab, sweep_seconds: float) -> None:
     """Item et-1 with a run that does not end, just after the look that comes by itself: the next is minutes away."""
     lab.repository()
@@ -112,4 +138,4 @@ async def _a_run_that_is_left_alone(lab: Lab, sweep_seconds: float) -> None:
     lab.start(sweep_seconds=sweep_seconds)
     lab.item("et-1")
     await lab.until(lambda: bool(lab.kubelet.held), "a run")
-    await lab.rest(settle.LOOK_AGAIN_AT_START.total_seconds() + 5)
+    await lab.rest(runs.USUAL_START.total_seconds() + 5)

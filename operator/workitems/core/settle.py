@@ -32,6 +32,8 @@ LOOK_AGAIN = timedelta(seconds=60)
 LOOK_AGAIN_IN_HEALTH = timedelta(minutes=5)
 """And one whose containers are at work, should every event about its pod, and the sweep, be lost."""
 LOOK_AGAIN_AT_START = timedelta(seconds=20)
+"""And one whose pod has not started, once that is worth a sentence; sooner, an event tells what there is to tell."""
+_A_MOMENT = timedelta(seconds=1)
 LOST_REASONS = ("JobReplaced", runs.RUNNER_LOST)
 """Why a run is stopped that infrastructure has lost: repeated, not held."""
 
@@ -113,7 +115,8 @@ def _under_way(draft: Draft, run: CurrentRun, state: runs.Waiting | runs.Running
             Phase.IN_PROGRESS, "RunInProgress", f"{where} is under way: {kubectl} logs job/{run.job} -c {container} -f"
         )
         healthy = job is not None and job.pod is not None and job.pod.healthy
-        draft.again_in(LOOK_AGAIN_AT_START if starts else LOOK_AGAIN_IN_HEALTH if healthy else LOOK_AGAIN)
+        at_start = run.started_at + runs.USUAL_START + _A_MOMENT - draft.now
+        draft.again_in(at_start if starts else LOOK_AGAIN_IN_HEALTH if healthy else LOOK_AGAIN)
     else:
         see = outcomes.start_command(draft, state, run.job)
         draft.wait(Phase.IN_PROGRESS, state.reason, f"{where}: {state.message}{see}")

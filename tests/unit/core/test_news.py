@@ -71,6 +71,10 @@ def test_a_finished_pod_that_the_job_controller_lets_go_is_no_news_again() -> No
     assert once == again
 
 
+def test_containers_that_have_ended_and_the_phase_that_says_so_later_are_one_end() -> None:
+    assert UNUSUAL["both containers have ended"] == UNUSUAL["it has succeeded"]
+
+
 def test_a_job_is_news_when_it_failed_or_is_being_deleted() -> None:
     job = JobView(name="j", uid="u")
     assert news.of_job(job, deleted=False) == news.NONE
