@@ -43,10 +43,13 @@ def test_an_event_of_another_that_comes_meanwhile_is_not_lost(echoes: Echoes, wo
 
 @pytest.mark.parametrize("meanwhile", [("6",), ()])
 def test_a_write_that_failed_has_no_echo(echoes: Echoes, woken: list[str], meanwhile: tuple[str, ...]) -> None:
-    with pytest.raises(OSError, match="away"), echoes.writing("a"):
-        for version in meanwhile:
-            assert echoes.is_echo("a", version)
-        raise OSError("away")
+    def fail() -> None:
+        with echoes.writing("a"):
+            assert all(echoes.is_echo("a", version) for version in meanwhile)
+            raise OSError("away")
+
+    with pytest.raises(OSError, match="away"):
+        fail()
     assert woken == ["a"] * len(meanwhile)
     assert not echoes.is_echo("a", "6")
 
