@@ -21,7 +21,7 @@ from bench.load.controlplane import ControlPlane
 from bench.load.kubelet import Kubelet, is_last, item_of
 from bench.load.process import Operator, Usage
 from hack.cluster.shell import say
-from workitems.core import settle
+from workitems.core import runs
 
 NAMESPACE = "load"
 ACTIVE = 200
@@ -137,7 +137,7 @@ async def throughput(bench: Bench) -> list[Step]:
         await bench.new_items(ACTIVE)
         await bench.kubelet.wait_running(ACTIVE, PATIENCE_SECONDS)
         # Every young run is looked at once more: that of 200 at once is not what a transition costs.
-        await asyncio.sleep(settle.LOOK_AGAIN_AT_START.total_seconds())
+        await asyncio.sleep(runs.USUAL_START.total_seconds())
         await _calm(operator)
         for rate in bench.options.rates:
             step = await _step(bench, operator, rate)
