@@ -11,5 +11,12 @@ def readable(text: str, characters: int) -> str:
     """One line without control characters or stray surrogates, cut with an ellipsis: safe for a log and for JSON."""
     # What is cut anyway need not be looked at letter by letter.
     head = text if len(text) <= 2 * characters else text[: 2 * characters]
-    clean = "".join(letter if letter.isprintable() else "�" if letter not in "\r\n\t" else " " for letter in head)
+    # Nearly always there is nothing to do: an agent's output of 10 GB goes through here.
+    clean = head if head.isprintable() else "".join(map(_printable, head))
     return clean if len(clean) <= characters else clean[: characters - 1] + "…"
+
+
+def _printable(letter: str) -> str:
+    if letter.isprintable():
+        return letter
+    return " " if letter in "\r\n\t" else "�"

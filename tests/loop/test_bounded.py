@@ -82,6 +82,7 @@ def _forget_old_jobs(lab: Lab) -> None:
                 lab.store.remove(kind, body)
 
 
+@pytest.mark.slow
 async def test_nothing_is_remembered_of_an_item_that_is_over(lab: Lab) -> None:
     """Memory is flat in the number of finished items: whatever the process keeps by item is let go."""
     lab.repository()

@@ -116,6 +116,7 @@ async def test_a_webhook_or_the_next_poll_brings_the_news(lab: Lab) -> None:
     assert lab.status("et-1").rework[0].gate == "ci-green"
 
 
+@pytest.mark.slow
 async def test_a_forge_that_is_away_for_an_hour_costs_an_hour_and_other_items_nothing(lab: Lab) -> None:
     prepare(lab)
     lab.repository("other", url="https://git.example.com/other.git")
@@ -181,6 +182,7 @@ def test_an_operator_may_die_at_any_write_and_at_any_request_to_the_forge(
     dies_at_each(tmp_path, log, moments, (JOURNEY, expected))
 
 
+@pytest.mark.slow
 def test_an_operator_may_die_at_any_request_to_the_forge(tmp_path: Path, log: Log) -> None:
     with asyncio.Runner(loop_factory=VirtualLoop) as runner:
         expected, before, after = runner.run(undisturbed(tmp_path, log, JOURNEY))

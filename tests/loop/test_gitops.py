@@ -42,6 +42,7 @@ def shown(lab: Lab) -> Iterator[tuple[JSON, str]]:
         yield body, "InProgress" if waits else READ.get(phase(body), "InProgress")
 
 
+@pytest.mark.slow
 async def test_an_edit_after_the_end_waits_for_nobody(lab: Lab) -> None:
     lab.repository()
     lab.pipeline()

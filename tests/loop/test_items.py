@@ -274,6 +274,7 @@ async def test_another_object_that_cannot_be_read_harms_only_who_needs_it(lab: L
     assert [entry for entry in lab.log if entry["event"] == "bug"] == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("at", ["InReview", "Done", "Pending"])
 async def test_events_that_tell_nothing_new_cause_no_write(lab: Lab, at: str) -> None:
     lab.pipeline()

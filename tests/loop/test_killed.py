@@ -161,6 +161,7 @@ def dies_at_each(folder: Path, log: Log, moments: list[Past], expected: tuple[Jo
     assert not failures, "\n".join(failures)
 
 
+@pytest.mark.slow
 def test_an_operator_that_is_cut_off_in_the_act_leaves_nothing_else(tmp_path: Path, log: Log) -> None:
     """The same by a real death: its connections are gone in the middle of a request."""
     with asyncio.Runner(loop_factory=VirtualLoop) as runner:

@@ -95,6 +95,7 @@ HTML = (
 MARKDOWN = "## Why\n\nA customer has **one** code & 5 < 6.\n\n- first\n- second\n\nSee [this](https://example.com).\n"
 
 
+@pytest.mark.slow
 async def test_an_issue_that_enters_the_state_becomes_a_workitem_once(lab: Lab) -> None:
     async with project(lab, workItems={"state": "Ready"}) as plane:
         other = plane.issue("Not yet")
@@ -142,6 +143,7 @@ async def test_a_label_works_too_and_a_deleted_workitem_is_not_made_again(lab: L
         await lab.stop()
 
 
+@pytest.mark.slow
 async def test_edits_before_the_start_follow_and_later_ones_do_not(lab: Lab) -> None:
     async with project(lab, workItems={"state": "Ready", "pipeline": "later"}) as plane:
         issue = plane.issue("One", state="Ready", html="<p>first</p>")
@@ -317,6 +319,7 @@ async def test_the_operator_s_own_words_quotations_and_code_approve_nothing(lab:
         await lab.stop()
 
 
+@pytest.mark.slow
 async def test_an_approval_of_an_older_head_is_void_and_told(lab: Lab) -> None:
     async with project(lab) as plane:
         lab.kubelet.scripts["et-1", "analysis"] = [
@@ -421,6 +424,7 @@ async def test_webhooks_make_a_workitem_and_an_approval_at_once(lab: Lab) -> Non
         await lab.stop()
 
 
+@pytest.mark.slow
 async def test_one_delivery_fifty_times_makes_one_workitem_and_one_decision(lab: Lab) -> None:
     async with hooked(lab, workItems={"state": "Ready"}) as plane:
         hook, plane.webhook = plane.webhook, None

@@ -6,6 +6,8 @@ import asyncio
 import base64
 from typing import Any
 
+import pytest
+
 from tests.loop.lab import NAMESPACE, Lab, free_port
 from tests.loop.store import JSON, REPOSITORIES, SECRETS
 from tests.unit.core.world import FORGE
@@ -51,6 +53,7 @@ def writes(lab: Lab) -> int:
     return sum(call.kind is REPOSITORIES for call in lab.server.writes())
 
 
+@pytest.mark.slow
 async def test_it_is_registered_repaired_and_replaced(lab: Lab) -> None:
     prepare(lab)
     start(lab)

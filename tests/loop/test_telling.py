@@ -73,6 +73,7 @@ def settled(lab: Lab, *items: str) -> Any:
     return lambda: all(lab.phase(item) == "Done" and lab.status(item).outbox is None for item in items)
 
 
+@pytest.mark.slow
 async def test_tracker_and_chat_follow_an_item_to_its_end(lab: Lab) -> None:
     async with team(lab) as (plane, telegram):
         lab.approve_always()
@@ -96,6 +97,7 @@ async def test_tracker_and_chat_follow_an_item_to_its_end(lab: Lab) -> None:
         await lab.stop()
 
 
+@pytest.mark.slow
 async def test_a_tracker_and_a_chat_that_are_down_hold_nothing_up_and_are_right_afterwards(lab: Lab) -> None:
     async with team(lab) as (plane, telegram):
         lab.approve_always()
@@ -165,6 +167,7 @@ async def test_twenty_items_share_sixty_requests_a_minute_and_all_is_told(lab: L
         await lab.stop()
 
 
+@pytest.mark.slow
 async def test_repositories_that_name_one_key_share_its_sixty_requests_however_they_write_the_address(lab: Lab) -> None:
     async with team(lab, notify=[]) as (plane, _):
         other = tracker(plane, url=f"{plane.url}/", token={"secretName": "blog-plane", "key": "token"})
@@ -203,6 +206,7 @@ async def test_a_chat_that_asks_to_be_left_alone_is_and_hears_everything_once_af
         await lab.stop()
 
 
+@pytest.mark.slow
 async def test_killed_after_every_message_and_before_its_status_write_nothing_is_sent_twice(lab: Lab) -> None:
     async with team(lab, tracker=None) as (_, telegram):
         lab.approve_always()
@@ -239,6 +243,7 @@ async def test_a_chat_that_many_write_to_gets_every_message_once_however_long_it
         await lab.stop()
 
 
+@pytest.mark.slow
 async def test_killed_after_every_single_call_and_before_its_status_write_nothing_is_told_twice(lab: Lab) -> None:
     async with team(lab, notify=[]) as (plane, _):
         lab.approve_always()
@@ -266,6 +271,7 @@ async def test_killed_after_every_single_call_and_before_its_status_write_nothin
         await lab.stop()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("wrong", ["TokenRefused", "Forbidden"])
 async def test_a_token_that_is_wrong_or_closed_for_hours_loses_nothing(lab: Lab, wrong: str) -> None:
     async with team(lab, notify=[]) as (plane, _):

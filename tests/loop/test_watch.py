@@ -74,6 +74,7 @@ def test_a_repository_that_changes_while_it_is_read_is_read_again() -> None:
     assert memory.repository("team-a", "shop") is shop
 
 
+@pytest.mark.slow
 async def test_finished_jobs_are_not_read_at_a_start(lab: Lab) -> None:
     lab.repository()
     lab.pipeline()

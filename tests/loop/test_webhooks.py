@@ -155,6 +155,7 @@ def bad_delivery(number: int, luck: random.Random) -> tuple[dict[str, Any], set[
     return kinds[number % len(kinds)]
 
 
+@pytest.mark.slow
 async def test_hundreds_of_forged_malformed_and_oversized_deliveries_do_nothing(
     lab: Lab, port: int, forge: Forge
 ) -> None:
@@ -179,6 +180,7 @@ async def test_hundreds_of_forged_malformed_and_oversized_deliveries_do_nothing(
     assert looks(lab) == looked + 1
 
 
+@pytest.mark.slow
 async def test_a_replayed_delivery_is_one_more_look_and_nothing_else(lab: Lab, port: int, forge: Forge) -> None:
     await an_item_that_waits(lab, port)
     looked, written = looks(lab), len(lab.server.writes())

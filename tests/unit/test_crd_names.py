@@ -69,6 +69,7 @@ def test_the_python_mirror_says_what_the_rules_say() -> None:
     }
 
 
+@pytest.mark.slow
 @settings(max_examples=400, deadline=None)
 @given(NAMES)
 @example("a.lock/b")

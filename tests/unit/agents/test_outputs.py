@@ -295,6 +295,7 @@ LINES = st.lists(
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cli", NAMES)
 @given(lines=LINES)
 def test_no_output_whatever_its_shape_breaks_a_reader(cli: str, lines: list[str]) -> None:

@@ -70,6 +70,7 @@ def test_every_approval_that_a_stage_asks_for_is_asked_for_by_its_name() -> None
     assert len(people.told) == 2
 
 
+@pytest.mark.slow
 def test_a_request_can_be_answered_however_much_is_told_while_it_waits() -> None:
     people = team()
     people.world.go(approve=False)
@@ -176,6 +177,7 @@ def test_a_review_that_asks_for_changes_says_what_and_where_it_goes_on() -> None
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", ["development", "testing"])
 def test_failed_tests_give_the_reason(stage: str) -> None:
     people = team()
@@ -216,6 +218,7 @@ def test_a_failed_deploy_says_that_nothing_is_tried_again() -> None:
     assert people.heard[-2] == heard
 
 
+@pytest.mark.slow
 def test_used_up_retries_need_a_person() -> None:
     people = team()
     people.world.script("review", *(review("REQUEST_CHANGES") for _ in range(9)))
@@ -530,6 +533,7 @@ def test_without_tracker_issue_or_notifier_nothing_is_announced() -> None:
 # --- once, and in order
 
 
+@pytest.mark.slow
 def test_a_tracker_that_is_down_for_the_whole_item_is_right_afterwards_and_in_order() -> None:
     reference, people = team(), team()
     for each in (reference, people):
@@ -619,6 +623,7 @@ def test_good_work_is_no_news_beyond_the_stage() -> None:
     assert len(people.comments) == told
 
 
+@pytest.mark.slow
 def test_what_waits_for_a_tracker_that_is_away_for_days_fits_into_a_status() -> None:
     people = team()
     people.away = errors.Transient("no connection")

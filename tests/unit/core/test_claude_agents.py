@@ -318,6 +318,7 @@ def test_a_conversation_that_goes_on_does_not_cost_twice() -> None:
     assert made.status.usage.cost_usd == "0.8"
 
 
+@pytest.mark.slow
 def test_a_long_conversation_costs_once_although_its_first_runs_are_forgotten() -> None:
     made = world({"resume": True}, limits={"maxRuns": 100})
     run_job(made)

@@ -48,6 +48,7 @@ def test_the_path_has_what_it_promises(undisturbed: tuple[World, dict[str, Any]]
     assert world.boundaries > 60
 
 
+@pytest.mark.slow
 def test_a_kill_at_any_boundary_changes_nothing(undisturbed: tuple[World, dict[str, Any]]) -> None:
     calm, expected = undisturbed
     for boundary in range(1, calm.boundaries + 1):

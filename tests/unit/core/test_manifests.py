@@ -312,6 +312,7 @@ def test_the_description_travels_byte_for_byte_in_an_annotation_that_is_allowed(
     assert description.encode() in task.prompt.encode()
 
 
+@pytest.mark.slow
 def test_the_longest_task_with_the_longest_words_of_people_still_fits() -> None:
     world = with_agent({"command": ["agent"]})
     world.item["spec"]["description"] = "Ж" * 32_768

@@ -322,6 +322,7 @@ FORGE_EVENTS: st.SearchStrategy[Event] = st.one_of(
 )
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(3600)
 @given(st.lists(FORGE_EVENTS, min_size=20, max_size=60))
 @example([ends(None), says("approve", {"gate": "approved"}, ""), ends(None), gate_ends(0), ends(None)])
@@ -362,6 +363,7 @@ def check_end_at_the_forge(world: World) -> None:
         assert world.forge.open() == []
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(3600)
 @given(HISTORIES)
 @example([ends(None), says("approve", {"gate": "approved"}, ""), ends(None), gate_ends(0), ends(None)])
@@ -530,6 +532,7 @@ def heal(world: World) -> None:
 MANY_RUNS = 500 if os.environ.get("HYPOTHESIS_PROFILE") == "long" else 80
 
 
+@pytest.mark.slow
 def test_status_stays_small_however_many_runs_there_are() -> None:
     world = World(one_stage(onRunFailure=[]), limits={"maxRuns": 1000})
     words = "ж" * 16_000

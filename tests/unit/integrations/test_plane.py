@@ -130,6 +130,7 @@ async def test_a_refusal_names_what_to_mend_and_never_the_key(
     assert key not in str(caught.value)
 
 
+@pytest.mark.slow
 async def test_sixty_requests_a_minute_are_shared_by_all_who_use_the_key(
     server: Plane, projects: Projects, clock: Clock
 ) -> None:
