@@ -45,6 +45,7 @@ class Echoes:
             del self._early[key]
             if write.version in early:
                 early.remove(write.version)
+                self._own.pop(key, None)
             elif write.version is not None:
                 self._own.setdefault(key, collections.deque(maxlen=OWN_VERSIONS)).append(write.version)
             if early:
@@ -54,7 +55,8 @@ class Echoes:
         """Whether an event of this version needs no look: it is our own, or it is judged later; told once."""
         early, own = self._early.get(key), self._own.get(key)
         if own is not None and version in own:
-            own.remove(version)
+            while own.popleft() != version:
+                pass  # events of one object come in order: what is older is not told any more
             if not own:
                 del self._own[key]
             return True

@@ -72,7 +72,10 @@ class Memory:
 
     def pod_ended(self, key: str, pod: EndedPod) -> None:
         """A pod of the item has ended, said its watch."""
-        self._ended[key] = pod
+        known = self._ended.get(key)
+        if known is None or known.pod.created is None or pod.pod.created is None or known.pod.created <= pod.pod.created:
+            # An older one that only goes now must not take the place of the one that the next look is about.
+            self._ended[key] = pod
 
     def ended_pod(self, key: str, job_uid: str | None) -> PodView | None:
         """The pod of this Job, if it is known to have ended; any other is forgotten."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 
 import structlog
 
@@ -53,9 +54,11 @@ class Readings:
         if answer is None:
             return None
         reading, until = answer
-        if not reading.error or self._monotonic() >= until:
-            del self._answers[key]
-        return None if reading.error and self._monotonic() >= until else reading
+        left = until - self._monotonic()
+        if reading.error and left > 0:
+            return replace(reading, again_seconds=left)
+        del self._answers[key]
+        return None if reading.error else reading
 
     def ask(self, key: str, item: WorkItem, question: Question | None) -> None:
         """Find out, and wake the item then; None: it wants to know nothing (any more)."""

@@ -12,6 +12,8 @@ from tests.loop.lab import NAMESPACE, Lab
 from tests.loop.store import JOBS, PODS, WORKITEMS
 from tests.unit.core.world import End, default_pipeline, review
 from workitems.api import DECISIONS_KEPT, EFFECTS_KEPT, MESSAGE_LIMIT, RUNS_KEPT
+from workitems.echoes import Echoes
+from workitems.memory import Memory
 from workitems.outbox import Outbox
 from workitems.readings import Readings
 from workitems.reconcile import Reconciler
@@ -98,7 +100,9 @@ async def test_nothing_is_remembered_of_an_item_that_is_over(lab: Lab) -> None:
 
 def _kept() -> dict[str, set[str]]:
     """The keys of what this process's reconcilers and their neighbours hold in memory."""
-    holders = [each for each in gc.get_objects() if isinstance(each, Reconciler | Outbox | Readings | Slots)]
+    gc.collect()  # worlds of earlier tests
+    kinds = Reconciler | Echoes | Memory | Outbox | Readings | Slots
+    holders = [each for each in gc.get_objects() if isinstance(each, kinds)]
     assert holders
     return {
         f"{type(holder).__name__}.{name}": {key for key in value if isinstance(key, str)}

@@ -72,7 +72,7 @@ async def test_an_error_stands_until_the_forge_may_be_asked_again_and_the_wait_g
         reading = desk.readings.take(KEY)
         assert reading is not None
         assert (reading.error, reading.reason) == ("no answer", "")
-        assert desk.readings.take(KEY) is reading, "whoever looks meanwhile is told the same, and nobody is asked"
+        assert desk.readings.take(KEY) == reading, "whoever looks meanwhile is told the same, and nobody is asked"
         waits.append(reading.again_seconds)
         desk.now += reading.again_seconds
         assert desk.readings.take(KEY) is None
