@@ -19,6 +19,8 @@ class EndedPod:
     """The last word of a pod: none of its containers runs any more, and nothing of that can change."""
 
     job_uid: str
+    created: str
+    """As the API server writes it, so that it can be compared."""
     pod: PodView
 
 
@@ -73,19 +75,23 @@ class Memory:
     def pod_ended(self, key: str, pod: EndedPod) -> None:
         """A pod of the item has ended, said its watch."""
         known = self._ended.get(key)
-        if known is None or known.pod.created is None or pod.pod.created is None or known.pod.created <= pod.pod.created:
+        if (
+            known is None
+            or known.pod.created is None
+            or pod.pod.created is None
+            or known.pod.created <= pod.pod.created
+        ):
             # An older one that only goes now must not take the place of the one that the next look is about.
             self._ended[key] = pod
 
     def ended_pod(self, key: str, job_uid: str | None) -> PodView | None:
-        """The pod of this Job, if it is known to have ended; any other is forgotten."""
+        """The pod of this Job, if it is known to have ended."""
         ended = self._ended.get(key)
-        if ended is None:
-            return None
-        if ended.job_uid != job_uid:
-            del self._ended[key]
-            return None
-        return ended.pod
+        return ended.pod if ended is not None and ended.job_uid == job_uid else None
+
+    def no_run(self, key: str) -> None:
+        """No run waits for its pod's end."""
+        self._ended.pop(key, None)
 
     # --- items
 

@@ -223,23 +223,25 @@ class Observer:
         return replace(facts, problem=facts.problem or Problem("RepositoryNotFound", message))
 
     async def _with_jobs(self, facts: Facts, key: str) -> Facts:
-        status = facts.item.status
-        ended = self._memory.ended_pod(key, status.run.job_uid if status.run is not None else None)
-        if status.run is not None:
-            job = await self._ended_job(facts.item, status.run, ended) if ended is not None else None
-            job = job or await self._job(facts.item, status.run.job)
-            if job.pod is None and job.uid == status.run.job_uid:
-                job = replace(job, pod=ended)
-            return replace(facts, run_job=job)
-        names = [gate.job for gate in status.gates if gate.job is not None and gate.result is GateResult.PENDING]
-        return replace(facts, gate_jobs={name: await self._job(facts.item, name) for name in names})
+        run = facts.item.status.run
+        if run is None:
+            self._memory.no_run(key)
+            gates = facts.item.status.gates
+            names = [gate.job for gate in gates if gate.job is not None and gate.result is GateResult.PENDING]
+            return replace(facts, gate_jobs={name: await self._job(facts.item, name) for name in names})
+        job = await self._ended_job(facts.item, run, self._memory.ended_pod(key, run.job_uid))
+        if job is None:
+            job = await self._job(facts.item, run.job)
+            if job.pod is None and job.exists:
+                job = replace(job, pod=self._memory.ended_pod(key, job.uid))
+        return replace(facts, run_job=job)
 
-    async def _ended_job(self, item: WorkItem, run: CurrentRun, ended: PodView) -> JobView | None:
+    async def _ended_job(self, item: WorkItem, run: CurrentRun, ended: PodView | None) -> JobView | None:
         """The run's Job as its pod alone tells it; None unless that is the end of this run, and a good one.
 
         A pod that has succeeded ends its Job, whose controller says so seconds later.
         """
-        if run.job_uid is None or not ended.succeeded:
+        if run.job_uid is None or ended is None or not ended.succeeded:
             return None
         body = await self._api.get(cluster.PODS, item.metadata.namespace, ended.name)
         if body is None or run.job_uid != views.controller(body["metadata"]):

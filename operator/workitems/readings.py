@@ -27,6 +27,8 @@ LONGEST_RETRY_AFTER_SECONDS = 3600.0
 """A forge that asks for more is asked again then."""
 PATIENCE_SECONDS = 60.0
 """For all requests of one question together."""
+CLOCKS_DIFFER_SECONDS = 0.01
+"""A timer may ring so much early."""
 AT_ONCE = 16
 """Questions under way at the same time."""
 
@@ -55,7 +57,7 @@ class Readings:
             return None
         reading, until = answer
         left = until - self._monotonic()
-        if reading.error and left > 0:
+        if reading.error and left > CLOCKS_DIFFER_SECONDS:
             return replace(reading, again_seconds=left)
         del self._answers[key]
         return None if reading.error else reading

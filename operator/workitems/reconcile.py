@@ -89,16 +89,22 @@ class Reconciler:
             await self._answer_nobody(namespace, name)
             return None
         if facts.item.status.stage != stages.CREATED or facts.problem is not None:
-            return await self._step(key, facts)
-        # Between asking who owns the branch and the write that claims it, no other item may start.
-        async with self._starting:
-            return await self._step(key, await self._observer.with_branch(facts))
+            seconds, following = await self._step(key, facts)
+        else:
+            # Between asking who owns the branch and the write that claims it, no other item may start.
+            async with self._starting:
+                seconds, following = await self._step(key, await self._observer.with_branch(facts))
+        for _ in range(STEPS_A_LOOK - 1):
+            if following is not None:
+                seconds, following = await self._step(key, following)
+        return seconds if following is None else 0.0
 
     def is_echo(self, key: str, version: str) -> bool:
         """Whether an event is about a write of our own, after which we have looked ourselves or will; told once."""
         return self._echoes.is_echo(key, version)
 
-    async def _step(self, key: str, facts: Facts, more: int = STEPS_A_LOOK - 1) -> float | None:
+    async def _step(self, key: str, facts: Facts) -> tuple[float | None, Facts | None]:
+        """One step; when to look again, and the facts of a next step that needs no look."""
         claim = _claim(key, facts)
         facts = replace(
             facts,
@@ -119,9 +125,7 @@ class Reconciler:
             self._observer.forget(key)
         else:
             self._readings.ask(key, facts.item, plan.question)
-        if following is None:
-            return plan.requeue_seconds
-        return await self._step(key, following, more - 1) if more else 0.0
+        return plan.requeue_seconds, following
 
     async def _carry_out(self, key: str, facts: Facts, plan: Plan) -> Facts | None:
         """Act; the facts as the answers to our own writes tell them, where those are all that has changed.

@@ -98,6 +98,24 @@ async def test_nothing_is_remembered_of_an_item_that_is_over(lab: Lab) -> None:
     await lab.until(lambda: not any(keys & kept for kept in _kept().values()), f"memory of {_kept()}")
 
 
+async def test_nothing_is_kept_of_own_writes_whose_events_were_lost(lab: Lab) -> None:
+    lab.repository()
+    lab.pipeline()
+    lab.approve_always()
+    lab.start()
+    await lab.rest(5)
+    lab.server.deaf = True
+    lab.item("et-1")
+    await lab.until(lambda: lab.ready("et-1")[0] == "RunInProgress", "a run")
+    lab.store.version += 1
+    lab.store.compact()
+    lab.server.deaf = False
+    lab.server.cut_watches()
+    await lab.until_phase("Done", "et-1")
+    await lab.rest(3600)
+    assert not [key for keys in _kept().values() for key in keys if key.endswith("/et-1")], _kept()
+
+
 def _kept() -> dict[str, set[str]]:
     """The keys of what this process's reconcilers and their neighbours hold in memory."""
     gc.collect()  # worlds of earlier tests

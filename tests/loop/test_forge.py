@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from pathlib import Path
 
 import pytest
 
-from tests.loop.lab import URL, Lab
-from tests.loop.store import JSON, SECRETS
+from tests.loop.lab import NAMESPACE, URL, Lab
+from tests.loop.store import JSON, SECRETS, WORKITEMS
 from tests.loop.test_killed import Journey, Log, Story, dies_at_each, intended, story, undisturbed
 from tests.loop.virtual import VirtualLoop
 from tests.unit.core.world import End
@@ -114,6 +115,32 @@ async def test_a_webhook_or_the_next_poll_brings_the_news(lab: Lab) -> None:
     lab.forge.reports = pending
     await lab.rest(30)
     assert lab.status("et-1").rework[0].gate == "ci-green"
+
+
+async def test_a_look_meanwhile_does_not_put_off_the_next_question(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(random, "random", lambda: 1.0)
+    prepare(lab)
+    lab.forge.reports = lambda _commit: [Check("build", "pending")]
+    lab.start(sweep_seconds=86400)
+    await lab.until(lambda: lab.ready("et-1")[0] == "WaitingForChecks", "the wait")
+    await lab.rest(60)
+    asked: list[float] = []
+    clock = asyncio.get_running_loop().time
+
+    async def note() -> None:
+        asked.append(clock())
+
+    lab.forge.hang = note
+    lab.forge.away = "no answer"
+    await lab.rest(3600)
+    count = len(asked)
+    while len(asked) == count:
+        await lab.rest(1)
+    last = asked[-1]
+    await lab.rest(290)
+    lab.store.patch(WORKITEMS, NAMESPACE, "et-1", {"metadata": {"labels": {"a": "b"}}})
+    await lab.rest(600)
+    assert next(a for a in asked if a > last) - last < 330
 
 
 @pytest.mark.slow

@@ -7,8 +7,8 @@ import asyncio
 import pytest
 
 from tests.loop.apiserver import Call
-from tests.loop.lab import Lab
-from tests.loop.store import JOBS, PODS, WORKITEMS, Refused
+from tests.loop.lab import NAMESPACE, Lab
+from tests.loop.store import JOBS, JSON, PODS, WORKITEMS, Refused
 from workitems.api import Repository
 from workitems.core import runs
 from workitems.memory import Memory
@@ -111,18 +111,41 @@ async def test_the_last_word_of_an_evicted_pod_outlives_the_pod(lab: Lab) -> Non
     await _a_run_that_is_left_alone(lab, sweep_seconds=86400)
     pod = next(iter(lab.store.list(PODS)))
     lab.server.fault = _no_item_can_be_read
-    disrupted = {"type": "DisruptionTarget", "status": "True", "reason": "EvictionByEvictionAPI"}
-    ended = {"terminated": {"exitCode": 143, "reason": "Error", "message": ""}}
-    agents = [{"name": "agent", "state": ended}]
-    runners = [{"name": "runner", "state": ended}]
-    status = {"phase": "Failed", "conditions": [disrupted], "containerStatuses": agents + runners}
-    lab.store.put(PODS, {**pod, "status": status})
-    lab.store.delete(PODS, "team-a", pod["metadata"]["name"])
-    await lab.until(lambda: lab.store.find(PODS, "team-a", pod["metadata"]["name"]) is None, "its end")
+    _evict(lab, pod)
+    await lab.until(lambda: lab.store.find(PODS, NAMESPACE, pod["metadata"]["name"]) is None, "its end")
     lab.server.fault = lambda _call: None
     lab.kubelet.holds = lambda _job: False
     await lab.until(lambda: bool(lab.status("et-1").runs), "the end of the run")
     assert (lab.status("et-1").runs[0].result, lab.status("et-1").runs[0].reason) == ("Evicted", "Evicted")
+
+
+async def test_the_last_word_of_a_pod_is_not_lost_to_an_older_pod_that_goes(lab: Lab) -> None:
+    await _a_run_that_is_left_alone(lab, sweep_seconds=86400)
+    pod = next(iter(lab.store.list(PODS)))
+    older = {**pod, "metadata": {**pod["metadata"], "name": "older", "uid": "older-uid"}}
+    another = lab.store.get(WORKITEMS, NAMESPACE, "et-1")["metadata"]["uid"]
+    older["metadata"]["creationTimestamp"] = "2026-11-22T13:00:00Z"
+    older["metadata"]["ownerReferences"] = [{**pod["metadata"]["ownerReferences"][0], "uid": another}]
+    older["status"] = {"phase": "Succeeded"}
+    lab.store.put(PODS, older)
+    await lab.rest(5)
+    lab.server.fault = _no_item_can_be_read
+    _evict(lab, pod)
+    lab.store.remove(PODS, lab.store.get(PODS, NAMESPACE, "older"))
+    await lab.rest(1)
+    lab.server.fault = lambda _call: None
+    lab.kubelet.holds = lambda _job: False
+    await lab.rest(5)
+    assert [(run.result, run.reason) for run in lab.status("et-1").runs][:1] == [("Evicted", "Evicted")], lab.told()
+
+
+def _evict(lab: Lab, pod: JSON) -> None:
+    disrupted = {"type": "DisruptionTarget", "status": "True", "reason": "EvictionByEvictionAPI"}
+    ended = {"terminated": {"exitCode": 143, "reason": "Error", "message": ""}}
+    containers = [{"name": name, "state": ended} for name in ("runner", "agent")]
+    status = {"phase": "Failed", "conditions": [disrupted], "containerStatuses": containers}
+    lab.store.put(PODS, {**pod, "status": status})
+    lab.store.delete(PODS, NAMESPACE, pod["metadata"]["name"])
 
 
 def _no_item_can_be_read(call: Call) -> Refused | None:
