@@ -4,6 +4,9 @@ Most looks come because a pod has ended. To read for each of them that there are
 that nobody has touched for a week, was half of all requests. Both are watched anyway: an event of the kind ends what
 is known here, and so does every sweep, so that a lost event costs what it always costs. Nothing here is needed: an
 operator that has just started knows nothing and reads everything once.
+
+The last word of a pod is kept until the run it belongs to has been judged: a pod that was evicted is gone a second
+after its end, and the report of the run with it.
 """
 
 from __future__ import annotations
@@ -19,8 +22,6 @@ class EndedPod:
     """The last word of a pod: none of its containers runs any more, and nothing of that can change."""
 
     job_uid: str
-    created: str
-    """As the API server writes it, so that it can be compared."""
     pod: PodView
 
 

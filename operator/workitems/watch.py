@@ -95,7 +95,7 @@ class PartsWatch:
                 self._said.popitem(last=False)
         if pod is not None and pod.terminal:
             # Only with the look that follows, which forgets it where it is of no use.
-            self._memory.pod_ended(key, EndedPod(views.controller(metadata), metadata["creationTimestamp"], pod))
+            self._memory.pod_ended(key, EndedPod(views.controller(metadata), pod))
         add(key)
 
     def _of_job(self, body: cluster.JSONObject) -> str:

@@ -224,6 +224,17 @@ async def test_what_the_last_look_said_replaces_what_an_earlier_one_did(
         assert queue.delayed == len(left)
 
 
+async def test_an_immediate_add_leaves_the_timer_alone(queue: Queue, clock: FakeClock) -> None:
+    worker = Script([5.0])
+    async with running(queue, worker):
+        queue.add("a")
+        await settle()
+        queue.add("a")
+        assert clock.pending == [5]
+        await settle()
+    assert worker.seen == ["a", "a"]
+
+
 async def test_forget_drops_the_timer_but_not_the_news(queue: Queue, clock: FakeClock) -> None:
     async with running(queue, Script([5.0])):
         queue.add("a")
