@@ -22,6 +22,9 @@ from hack.cluster.errors import ClusterError
 
 _MARK = "WORKITEMS_CLUSTER_PART"
 _LOG_LIMIT = 20 * 1024 * 1024
+_UNSEEN_SECONDS = 2.0
+"""A process that has just been started has no identity for moments: before setsid has made it the leader of its
+session, and while the kernel puts the program in its place, when its environment reads as empty."""
 
 
 @dataclass(frozen=True)
@@ -79,13 +82,16 @@ def ensure(part: Part, state: Path, deadline_seconds: float = 60) -> bool:
     if alive is None:
         _start(part, state, log)
         started = True
-    end = time.monotonic() + deadline_seconds
+    seen = time.monotonic()
+    end = seen + deadline_seconds
     while True:
         # Its own life first: whatever else answers at its address must not pass for it.
-        if part.name not in running(state):
+        if part.name in running(state):
+            seen = time.monotonic()
+            if part.ready():
+                return started
+        elif time.monotonic() > seen + _UNSEEN_SECONDS:
             raise ClusterError(f"{part.name} ended instead of starting; the end of its log {log} says: {_tail(log)}")
-        if part.ready():
-            return started
         if time.monotonic() > end:
             raise ClusterError(
                 f"{part.name} was not ready after {deadline_seconds:.0f} s; the end of its log {log} says: {_tail(log)}"
@@ -130,11 +136,6 @@ def _start(part: Part, state: Path, log: Path) -> None:
             stderr=output,
             check=True,
         )
-    # setsid returns before its child has become the leader of its session; without this pause it would look as if it
-    # had ended.
-    end = time.monotonic() + 2
-    while part.name not in running(state) and time.monotonic() < end:
-        time.sleep(0.02)
 
 
 def _marked(state: Path) -> Iterator[Running]:

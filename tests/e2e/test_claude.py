@@ -254,6 +254,8 @@ def test_one_item_through_all_that_may_happen_to_a_run(lab: Lab, model: ModelSer
     status = lab.wait(item, lambda s: (s.get("run") or {}).get("state") == "Running", "the next run")
     job = status["run"]["job"]
     _wait_for_log(lab, job, "[1] → Bash")
+    # The words come before the tool begins.
+    _wait_for_file(lab, job, marker)
     deleted_at = _deleted_at(lab, job)
     status = lab.wait(item, lambda s: any(r.get("job") == job for r in s["runs"]), "the end of the deleted run")
     deleted = next(run for run in status["runs"] if run["job"] == job)
@@ -350,6 +352,15 @@ def _deleted_at(lab: Lab, job: str) -> datetime:
 
 def _time(text: str) -> datetime:
     return datetime.fromisoformat(text)
+
+
+def _wait_for_file(lab: Lab, job: str, path: str) -> None:
+    """Wait until an agent's worktree has this file."""
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    look = ("exec", f"job/{job}", "-c", "agent", "--", "sh", "-c", f"! test -e {path} || echo yes")
+    while lab.kubectl(*look, check=False) != "yes\n":
+        assert time.monotonic() < deadline, f"the agent of {job} has not written {path}"
+        time.sleep(0.3)
 
 
 def _wait_for_log(lab: Lab, job: str, words: str) -> None:

@@ -1,0 +1,56 @@
+"""The long-running parts of the local cluster are told from what has ended by what the kernel shows of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from hack.cluster import processes
+from hack.cluster.errors import ClusterError
+
+
+@pytest.fixture
+def state(tmp_path: Path) -> Iterator[Path]:
+    """A state folder; what was started for it is stopped again."""
+    yield tmp_path
+    for part in processes.running(tmp_path).values():
+        processes.stop(part)
+
+
+def _sleeper(seconds: int = 600) -> processes.Part:
+    return processes.Part("sleeper", ("sleep", str(seconds)), lambda: True)
+
+
+def test_a_part_is_started_once_and_anew_when_it_changes(state: Path) -> None:
+    assert processes.ensure(_sleeper(), state)
+    first = processes.running(state)["sleeper"]
+    assert not processes.ensure(_sleeper(), state)
+    assert processes.running(state)["sleeper"] == first
+    assert processes.ensure(_sleeper(601), state)
+    assert processes.running(state)["sleeper"].pid != first.pid
+
+
+def test_a_part_that_ends_is_told_with_the_end_of_its_log(state: Path) -> None:
+    part = processes.Part("broken", ("sh", "-c", "echo no such flag >&2; exit 2"), lambda: True)
+    with pytest.raises(ClusterError, match=r"broken ended instead of starting.*no such flag"):
+        processes.ensure(part, state)
+
+
+def test_a_part_that_has_no_environment_for_a_moment_has_not_ended(
+    state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While the kernel puts a program in the place of another one, its environment reads as empty."""
+    seen, look = 0, processes.running
+
+    def flickering(folder: Path) -> dict[str, processes.Running]:
+        nonlocal seen
+        found = look(folder)
+        seen += bool(found)
+        return {} if seen == 2 else found
+
+    monkeypatch.setattr(processes, "running", flickering)
+    part = processes.Part("sleeper", ("sleep", "600"), lambda: seen > 2)
+    assert processes.ensure(part, state)
+    assert seen > 2
