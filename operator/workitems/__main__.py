@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from pathlib import Path
 
@@ -15,6 +14,8 @@ def main(argv: list[str] | None = None) -> int:
         from workitems import runner  # noqa: PLC0415
 
         return runner.main(arguments[1:])
+    import argparse  # noqa: PLC0415 - a runner has no use for it
+
     parser = argparse.ArgumentParser(prog="workitems", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("operate", help="run the operator; configured by WORKITEMS_* variables")

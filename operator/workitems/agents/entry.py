@@ -38,8 +38,11 @@ for tool in cat sleep; do
   command -v "$tool" >/dev/null 2>&1 || missing="$missing $tool"
 done
 
+# Most runners need less than a second; a first fetch may take minutes.
+pause=0.02 waited=
 until [ -e "$exchange/{GO_FILE}" ] || [ -e "$exchange/{STOP_FILE}" ]; do
-  [ -n "$missing" ] || sleep 0.1 2>/dev/null || sleep 1
+  [ -n "$missing" ] || sleep "$pause" 2>/dev/null || sleep 1
+  if [ ${{#waited}} -lt 50 ]; then waited=$waited.; else pause=0.1; fi
 done
 if [ -n "$missing" ]; then
   say "the image lacks:$missing"

@@ -33,6 +33,9 @@ WORKTREES = "worktrees"
 REMOTE_HEADS = "refs/remotes/origin"
 CACHE, PUBLISHING = "cache", "publishing"
 
+LOOSE_OBJECTS, PACKS = 6700, 50
+"""Git's own thresholds for packing."""
+
 # Unspecified for every path, above whatever the tree's own .gitattributes say: contents go in and out byte for
 # byte. `diff` stays: an agent wants readable diffs, and a driver runs only where configuration names one.
 ATTRIBUTES = "* !text !eol !crlf !ident !filter !working-tree-encoding\n"
@@ -57,6 +60,7 @@ class Cache:
         self._task, self._patience = task, patience
         self._locks = places.locks(task)
         self._remote = described(places, task.url)
+        self._trees: dict[str, str] = {}
 
     @contextlib.contextmanager
     def locked(self, name: str = CACHE, *, shared: bool = False) -> Iterator[None]:
@@ -94,6 +98,7 @@ class Cache:
 
     def renew(self) -> Branches:
         """Empty the repository and fetch everything again. Raises RunProblemError."""
+        self._trees.clear()
         with self.locked(PUBLISHING), self.locked():
             try:
                 for entry in sorted(self.path.iterdir()):
@@ -116,14 +121,26 @@ class Cache:
 
     def has(self, commit: str) -> bool:
         """Whether the commit is here."""
-        return self.bare.attempt("cat-file", "-e", f"{commit}^{{commit}}").code == 0
+        return commit in self._trees or self.bare.attempt("cat-file", "-e", f"{commit}^{{commit}}").code == 0
+
+    def tree_of(self, commit: str) -> str:
+        """The id of a commit's tree. Raises GitError where the commit is not here."""
+        if commit not in self._trees:
+            self._trees[commit] = self.bare.run("rev-parse", "--verify", f"{commit}^{{tree}}").text
+        return self._trees[commit]
+
+    def made(self, commit: str, tree_id: str) -> None:
+        """A commit of ours: nobody need ask for it."""
+        self._trees[commit] = tree_id
 
     def tidy(self) -> None:
         """Pack what years of runs have left loose. It only saves space, so its failure is no problem of the run."""
+        if not self._untidy():
+            return
         with self.locked():
             try:
-                # Git's own threshold, which SETTINGS switches off for every other command.
-                self.bare.run("-c", "gc.auto=6700", "gc", "--auto", "--quiet")
+                # SETTINGS switches it off for every other command.
+                self.bare.run("-c", f"gc.auto={LOOSE_OBJECTS}", "gc", "--auto", "--quiet")
             except problems.GitError as error:
                 log.warning("not tidied: %s", error)
 
@@ -131,17 +148,25 @@ class Cache:
         """The problem of the remote or of the volume that a failed command speaks of."""
         return problems.classify(error.stderr, self._remote)
 
+    def _untidy(self) -> bool:
+        """What `gc --auto` looks at first, without a process for it: one of 256 folders, and the number of packs."""
+        objects = self.path / "objects"
+        sample, packs = objects / "17", objects / "pack"
+        loose = sum(1 for _ in sample.iterdir()) if sample.is_dir() else 0
+        return loose > LOOSE_OBJECTS / 256 or sum(1 for _ in packs.glob("*.pack")) > PACKS
+
     @property
     def _seconds(self) -> float:
         return self._patience.network
 
     def _fetch(self) -> None:
-        # Commands that are safe to repeat: they also complete a repository that is only half there.
-        self.path.mkdir(parents=True, exist_ok=True)
-        self.git.run("init", "--quiet", "--bare", "--template=", "--", str(self.path))
-        info = self.path / "info"
-        info.mkdir(exist_ok=True)
-        (info / "attributes").write_text(ATTRIBUTES, encoding="utf-8")
+        # The last thing that is written says that all before it is there; before that it is safe to begin again.
+        attributes = self.path / "info" / "attributes"
+        if not attributes.is_file() or attributes.read_bytes() != ATTRIBUTES.encode():
+            self.path.mkdir(parents=True, exist_ok=True)
+            self.git.run("init", "--quiet", "--bare", "--template=", "--", str(self.path))
+            attributes.parent.mkdir(exist_ok=True)
+            attributes.write_text(ATTRIBUTES, encoding="utf-8")
         refspecs = (f"+refs/heads/*:{REMOTE_HEADS}/*", "+refs/tags/*:refs/tags/*")
         options = ("--quiet", "--prune", "--no-tags", "--no-write-fetch-head", "--no-auto-gc")
         try:
@@ -152,8 +177,10 @@ class Cache:
 
     def _branches(self) -> Branches:
         names = [f"{REMOTE_HEADS}/{branch}" for branch in (self._task.branch, self._task.base_branch)]
-        lines = self.bare.run("for-each-ref", "--format=%(objectname) %(refname)", *names).text.splitlines()
-        found = {name: commit for commit, _, name in (line.partition(" ") for line in lines)}
+        lines = self.bare.run("for-each-ref", "--format=%(objectname) %(tree) %(refname)", *names).text.splitlines()
+        records = [line.split(" ", 2) for line in lines]
+        self._trees.update({commit: tree_id for commit, tree_id, _ in records})
+        found = {name: commit for commit, _, name in records}
         return Branches(found.get(names[0]), found.get(names[1]))
 
     def _remove_remains(self) -> None:

@@ -19,7 +19,7 @@ import dataclasses
 import logging
 import os
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from workitems import plain
@@ -59,8 +59,11 @@ def commit(worktree: Worktree, task: RunTask, parent: str, merged: merge.Merge |
         stale.unlink()
     if not (worktree.cache.admin / "index").exists():
         git.run("read-tree", basis)
-    stage(git, worktree.path, task, basis)
-    left_out = {change.path for change in _changes(git)} | {*surveyed.removed, *surveyed.unreadable}
+    left_out = {*surveyed.removed, *surveyed.unreadable}
+    changes = list(_changes(git))
+    if changes:
+        stage(git, worktree.path, task, basis, changes)
+        left_out |= {change.path for change in _changes(git)}
     # Where git shows the nested repository as a whole, its `.git` need not be named beside it.
     left_out |= {path for path in surveyed.nested if path.removesuffix(b".git") not in left_out}
     left_out.discard(inside(task.task_file or ""))
@@ -72,7 +75,7 @@ def commit(worktree: Worktree, task: RunTask, parent: str, merged: merge.Merge |
         if problem is not None:
             raise problem
         parents += ["-p", merged.base]
-    elif written == git.run("rev-parse", "--verify", f"{parent}^{{tree}}").text:
+    elif written == worktree.cache.tree_of(parent):
         return Committed(parent, shown)
     person = {"NAME": task.commit.name, "EMAIL": task.commit.email}
     signed = git.with_environment(
@@ -80,17 +83,18 @@ def commit(worktree: Worktree, task: RunTask, parent: str, merged: merge.Merge |
     )
     message = f"{task.agent}({task.item}): run {task.run}\n\nWorkItem: {task.uid}\nRun: {task.run}\n"
     made = signed.run("commit-tree", *parents, written, stdin=message.encode()).text
+    worktree.cache.made(made, written)
     return Committed(made, shown)
 
 
-def stage(git: Git, root: Path, task: RunTask, parent: str) -> None:
+def stage(git: Git, root: Path, task: RunTask, parent: str, changes: Iterable[_Change]) -> None:
     """Put everything chosen into the index."""
     task_file = inside(task.task_file or "")
     everything = any(path.strip("/") in ("", ".") for path in task.commit_paths)
     allowed = tuple(inside(path) for path in task.commit_paths)
     outcomes = {inside(path) for path in task.remove}
     gone, there = [], []
-    for change in _changes(git):
+    for change in changes:
         wanted = everything or within(change.path, *allowed)
         if change.path == task_file or change.submodule or change.path.endswith(b"/"):
             continue
@@ -100,16 +104,16 @@ def stage(git: Git, root: Path, task: RunTask, parent: str) -> None:
             # An outcome that cannot be committed is still no longer the old one: an old APPROVED must not stay.
             gone.append(change.path)
     # Deletions first: where a folder became a symlink or a file, its place must be free.
-    entries = (b"0 " + b"0" * 40 + b"\t" + path for path in gone)
-    git.run("update-index", "-z", "--index-info", stdin=b"".join(entry + b"\0" for entry in entries))
-    _add(git, there)
-    _keep_submodules(git, parent)
+    if gone:
+        entries = (b"0 " + b"0" * 40 + b"\t" + path for path in gone)
+        git.run("update-index", "-z", "--index-info", stdin=b"".join(entry + b"\0" for entry in entries))
+    if there:
+        _add(git, there)
+        _keep_submodules(git, parent)
 
 
 def _add(git: Git, paths: Sequence[bytes]) -> None:
     """Add files; where git refuses one (it changes while we look, or its name is forbidden), all but that one."""
-    if not paths:
-        return
     output = git.attempt("update-index", "-z", "--add", "--replace", "--stdin", stdin=b"\0".join(paths) + b"\0")
     if output.code == 0:
         return

@@ -1,26 +1,34 @@
-"""git's credential helper: prints what the files `username` and `password` of a folder hold.
+"""Hands git the password of the mounted Secret, as its credential helper.
 
-git starts it as a program of its own (`git help credential`), so the secret goes from a file through a pipe and is
-never in an argument, an environment variable, an address or a log. Standard library only, and no import of this
-package: git starts it for every connection.
+git asks its helper only when a server wants to be told who is there, and only for the address that the helper is
+configured for (gitcredentials(7)). The script reads the mounted files at that moment, so a Secret that was renewed
+during a long run counts, and what it prints goes to git through a pipe: it is never in an argument, an environment
+variable, an address or a log. It is shell, because git starts it twice for every connection, and Python took longer to
+start than all that git itself did.
 """
 
 from __future__ import annotations
 
-import sys
+import shlex
 from pathlib import Path
 
+USERNAME, PASSWORD = "username", "password"
 
-def answer(operation: str, folder: Path) -> str:
-    """The helper's output for `get`; nothing for `store` and `erase`: the Secret is not ours to change."""
-    if operation != "get":
-        return ""
-    password = (folder / "password").read_text(encoding="utf-8").strip("\r\n")
-    name = folder / "username"
-    # Forges that take a token as password do not look at the name, but git must send one.
-    username = name.read_text(encoding="utf-8").strip("\r\n") if name.exists() else "git"
-    return f"username={username}\npassword={password}\n"
+# Builtins alone. `get` is answered; not `store` and `erase`: the Secret is not ours to change. Forges that take a token
+# as password do not look at the name, but git must send one. `read` fails at a last line without an end, and has it.
+_SCRIPT = """\
+helper() {{
+  [ "$1" = get ] || return 0
+  cd -- {folder} || return 1
+  end=$(printf '\\r')
+  username=git
+  [ ! -e {username} ] || IFS= read -r username <{username} || :
+  IFS= read -r password <{password} || :
+  printf 'username=%s\\npassword=%s\\n' "${{username%"$end"}}" "${{password%"$end"}}"
+}}
+helper"""
 
 
-if __name__ == "__main__":
-    sys.stdout.write(answer(sys.argv[2], Path(sys.argv[1])))
+def helper(folder: Path) -> str:
+    """The value of git's setting `credential.<address>.helper` for a folder that holds the Secret's files."""
+    return "!" + _SCRIPT.format(folder=shlex.quote(str(folder)), username=USERNAME, password=PASSWORD)

@@ -13,6 +13,7 @@ from collections.abc import Iterable
 
 from workitems.core import verdicts
 from workitems.protocol import Excerpt, Hash, NotFetched, RunTask, Verdict
+from workitems.runner.cache import Cache
 from workitems.runner.git import Git
 from workitems.runner.worktree import GITLINK, REGULAR, records
 
@@ -36,8 +37,9 @@ class Facts:
     not_fetched: tuple[NotFetched, ...]
 
 
-def read(git: Git, task: RunTask, head: Hash) -> Facts:
+def read(cache: Cache, task: RunTask, head: Hash) -> Facts:
     """Read a commit. Raises GitError."""
+    git = cache.bare
     wanted = {inside(path) for path in (*task.watch, *task.verdicts, *task.excerpts)}
     documents = inside(task.documents)
     digest, found, attributes, submodules = hashlib.sha256(), dict[bytes, str](), list[str](), False
@@ -56,7 +58,7 @@ def read(git: Git, task: RunTask, head: Hash) -> Facts:
     kinds: tuple[tuple[NotFetched, bool], ...] = (("submodules", submodules), ("lfs", lfs))
     return Facts(
         head=head,
-        tree=git.run("rev-parse", "--verify", f"{head}^{{tree}}").text,
+        tree=cache.tree_of(head),
         code=f"sha256:{digest.hexdigest()}",
         blobs=tuple(found.get(inside(path)) for path in task.watch),
         verdicts=tuple(

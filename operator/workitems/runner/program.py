@@ -6,7 +6,6 @@ of ours ends without one, with a traceback in the log; the agent is told to stop
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import logging
 import os
@@ -16,7 +15,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from workitems import plain
-from workitems.agents import readers
 from workitems.agents.output import Ending, settled
 from workitems.protocol import AgentEnding, Problem, RunKind, RunReport, RunTask
 from workitems.runner import checkout, facts, problems, report
@@ -131,13 +129,16 @@ class Runner:
         if not session.cache.has(head):
             # Somebody's push, seen only when ours was refused.
             checkout.fetch(session)
-        return facts.read(session.cache.bare, session.task, head)
+        return facts.read(session.cache, session.task, head)
 
 
 def _stream(task: RunTask, exchange: Exchange, places: Places) -> Stream | None:
     """The reading of the agent's output, under way; None where the task asks for none. Raises OSError."""
     if task.output is None:
         return None
+    # Imported here: a run waits for this program's start, and most need no reader or one.
+    from workitems.agents import readers  # noqa: PLC0415
+
     stream = Stream(exchange.folder, places.output(task), readers.READERS[task.output]())
     stream.open()
     return stream
@@ -226,18 +227,18 @@ def read_task(path: Path, kind: RunKind) -> RunTask:
     return task
 
 
-def main(argv: Sequence[str]) -> int:
-    """Run `agent`, `look` or `gate`; `argv` is without the program's name."""
-    parser = argparse.ArgumentParser(prog="python -m workitems runner", description=__doc__)
-    parser.add_argument("kind", choices=[kind.value.lower() for kind in RunKind])
-    parser.add_argument("--report", type=Path, default=Path(TERMINATION_LOG), help="where the report goes")
-    parser.add_argument(
-        "--hello-seconds", type=float, default=Patience.hello, help="for the agent's container to start"
-    )
-    arguments = parser.parse_args(argv)
+def main(argv: Sequence[str], report_file: Path = Path(TERMINATION_LOG)) -> int:
+    """Run `agent`, `look` or `gate`; `argv` is without the program's name.
+
+    Only the operator's Jobs call this. There are no options, and no parser for them: its import took a tenth of the
+    start that every run waits for.
+    """
+    kinds = {kind.value.lower(): kind for kind in RunKind}
+    if len(argv) != 1 or argv[0] not in kinds:
+        sys.stderr.write(f"usage: python -m workitems runner {'|'.join(kinds)}\n")
+        return 2
     logging.basicConfig(level=logging.INFO, stream=sys.stdout, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     os.umask(0o022)
     termination = Termination()
     termination.install()
-    runner = Runner(Places(report=arguments.report), Patience(hello=arguments.hello_seconds), termination)
-    return runner.run(RunKind(arguments.kind.capitalize()))
+    return Runner(Places(report=report_file), Patience(), termination).run(kinds[argv[0]])

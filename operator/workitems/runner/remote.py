@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import shlex
-import sys
 import time
 import urllib.parse
 from collections.abc import Callable
@@ -18,7 +17,7 @@ from workitems.runner import credential, problems
 from workitems.runner.git import Git, environment
 from workitems.runner.places import Patience, Places
 
-PASSWORD, KEY, KNOWN_HOSTS = "password", "ssh-privatekey", "known_hosts"
+KEY, KNOWN_HOSTS = "ssh-privatekey", "known_hosts"
 SHORTEST_SECRET = 4
 
 T = TypeVar("T")
@@ -31,13 +30,12 @@ def connect(places: Places, url: str, patience: Patience) -> Git:
     hidden: list[str] = []
     if places.ca_file.exists():
         settings["http.sslCAInfo"] = str(places.ca_file)
-    if (places.credentials / PASSWORD).exists():
-        secret = (places.credentials / PASSWORD).read_text(encoding="utf-8").strip("\r\n")
+    if (places.credentials / credential.PASSWORD).exists():
+        secret = (places.credentials / credential.PASSWORD).read_text(encoding="utf-8").strip("\r\n")
         hidden = [form for form in (secret, urllib.parse.quote(secret, safe="")) if len(form) >= SHORTEST_SECRET]
         parts = urllib.parse.urlsplit(url)
         # Bound to the address by git itself: a redirect to another host gets nothing.
-        command = shlex.join([sys.executable, "-I", "-S", credential.__file__, str(places.credentials)])
-        settings[f"credential.{parts.scheme}://{parts.netloc}.helper"] = f"!{command}"
+        settings[f"credential.{parts.scheme}://{parts.netloc}.helper"] = credential.helper(places.credentials)
     if (places.credentials / KEY).exists():
         variables["GIT_SSH_COMMAND"] = _ssh(places.credentials, url)
     protocols = "http:https:ssh:file" if places.allow_file else "http:https:ssh"
@@ -46,7 +44,7 @@ def connect(places: Places, url: str, patience: Patience) -> Git:
 
 def described(places: Places, url: str) -> problems.Remote:
     """The remote as error messages name it."""
-    given = any((places.credentials / name).exists() for name in (PASSWORD, KEY))
+    given = any((places.credentials / name).exists() for name in (credential.PASSWORD, KEY))
     return problems.Remote(url, credentials=given)
 
 

@@ -70,16 +70,23 @@ class Worktree:
         admin.mkdir(parents=True, exist_ok=True)
         for stale in admin.glob("*.lock"):
             stale.unlink()
-        # A branch of an item that is over may stand in the way as a folder or as a parent: the remote cannot have both.
         ref = f"refs/heads/{branch}"
-        parents = {ref.rsplit("/", count)[0] for count in range(1, branch.count("/") + 1)}
-        for other in bare.run("for-each-ref", "--format=%(refname)", "refs/heads/").text.splitlines():
-            if other in parents or other.startswith(f"{ref}/"):
-                bare.run("update-ref", "-d", other)
-        bare.run("update-ref", ref, head)
+        if not _says(self.cache.path / ref, head):
+            # A branch of an item that is over may stand in the way as a folder or as a parent: the remote cannot have
+            # both.
+            parents = {ref.rsplit("/", count)[0] for count in range(1, branch.count("/") + 1)}
+            for other in bare.run("for-each-ref", "--format=%(refname)", "refs/heads/").text.splitlines():
+                if other in parents or other.startswith(f"{ref}/"):
+                    bare.run("update-ref", "-d", other)
+            bare.run("update-ref", ref, head)
         (admin / "commondir").write_text("../..\n", encoding="utf-8")
         (admin / "gitdir").write_text(f"{self.path}/.git\n", encoding="utf-8")
         (admin / "HEAD").write_text(f"ref: {ref}\n", encoding="utf-8")
+
+
+def _says(ref: Path, head: str) -> bool:
+    """Whether a branch's file has this commit already; a packed branch has no file."""
+    return ref.is_file() and ref.read_bytes() == f"{head}\n".encode()
 
 
 def records(stream: IO[bytes]) -> Iterator[bytes]:

@@ -183,9 +183,8 @@ def test_the_command_line_writes_its_report_where_it_is_told(tmp_path: Path) -> 
         [
             sys.executable,
             "-c",
-            "import sys; from workitems import runner; sys.exit(runner.main(sys.argv[1:]))",
+            "import pathlib, sys, workitems.runner as r; sys.exit(r.main(sys.argv[1:-1], pathlib.Path(sys.argv[-1])))",
             "look",
-            "--report",
             str(tmp_path / "report"),
         ],
         capture_output=True,
@@ -199,11 +198,19 @@ def test_the_command_line_writes_its_report_where_it_is_told(tmp_path: Path) -> 
     assert callable(runner.main)
 
 
+@pytest.mark.parametrize("argv", [[], ["deploy"], ["look", "--report", "x"]])
+def test_another_command_is_told_what_there_is(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert runner.main(argv) == 2
+    assert capsys.readouterr().err == "usage: python -m workitems runner agent|gate|look\n"
+
+
 def test_a_runner_imports_no_framework() -> None:
     """A run waits for this start; pydantic alone would cost as much as all of it."""
-    code = "import sys, json, workitems.runner; print(json.dumps(sorted({m.split('.')[0] for m in sys.modules})))"
+    imports = "import sys, json, workitems.__main__, workitems.runner"
+    code = f"{imports}; print(json.dumps(sorted({{m.split('.')[0] for m in sys.modules}})))"
     loaded = set(json.loads(subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout))
     assert not loaded & {"kopf", "kubernetes", "aiohttp", "httpx", "asyncio", "structlog", "yaml", "pydantic"}
+    assert "argparse" not in loaded
 
 
 def test_the_runners_files_are_readable_by_the_agents_user(lab: Lab) -> None:

@@ -348,12 +348,22 @@ def test_a_repository_that_is_not_there_over_ssh(sshd: Lab) -> None:
 
 
 def test_the_credential_helper_answers_get_alone(tmp_path: Path) -> None:
-    (tmp_path / "password").write_text("token\r\n")
-    assert credential.answer("get", tmp_path) == "username=git\npassword=token\n"
-    (tmp_path / "username").write_text("bot")
-    assert credential.answer("get", tmp_path) == "username=bot\npassword=token\n"
-    assert credential.answer("store", tmp_path) == ""
-    assert credential.answer("erase", tmp_path) == ""
+    folder = tmp_path / "it's a $(folder)"
+    folder.mkdir()
+
+    def answer(operation: str) -> str:
+        # As git calls it: by sh, with the operation behind the command.
+        command = f"{credential.helper(folder).removeprefix('!')} {operation}"
+        return subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=True).stdout
+
+    (folder / "password").write_text("token\r\n")
+    assert answer("get") == "username=git\npassword=token\n"
+    (folder / "username").write_text("bot")
+    strange = " to$k'e\\n`%s\" "
+    (folder / "password").write_text(strange)
+    assert answer("get") == f"username=bot\npassword={strange}\n"
+    assert answer("store") == ""
+    assert answer("erase") == ""
 
 
 def test_git_inherits_nothing_of_the_pods_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
