@@ -6,6 +6,7 @@ import concurrent.futures
 import contextlib
 import dataclasses
 import fcntl
+import logging
 import os
 import shutil
 import signal
@@ -289,3 +290,44 @@ def test_maintenance_keeps_what_worktrees_need(lab: Lab) -> None:
     cache.bare.run("-c", "gc.auto=1", "gc", "--prune=now", "--quiet")
     report = lab.run(lab.task(run=2, expected_head=first.head, base_commit=first.base_commit), "echo 2 > src/two")
     assert report.problem is None
+
+
+def _processes(log: str) -> list[str]:
+    return [
+        line.split("git ", 1)[1].split()[0].rstrip(":")
+        for line in log.splitlines()
+        if " git " in line and " s)" in line
+    ]
+
+
+def test_a_run_that_finds_all_as_it_left_it_starts_few_processes(lab: Lab, caplog: pytest.LogCaptureFixture) -> None:
+    """A run waits for each of them; what was asked for once, and a repository that is complete, need none."""
+    caplog.set_level(logging.INFO)
+    first = lab.run(lab.task(), "echo 1 > src/one")
+    # The second brings the local branch where the first one's commit is.
+    for run in (2, 3):
+        caplog.clear()
+        report = lab.run(lab.task(run=run, expected_head=first.head, base_commit=first.base_commit), ":")
+    assert (report.problem, report.committed, report.head, report.tree) == (None, False, first.head, first.tree)
+    assert _processes(caplog.text) == ["fetch", "for-each-ref", "reset", "status", "write-tree"]
+
+
+@pytest.mark.parametrize(("loose", "packs", "tidied"), [(27, 0, True), (26, 50, False), (0, 51, True)])
+def test_what_years_of_runs_left_is_packed(
+    lab: Lab, caplog: pytest.LogCaptureFixture, loose: int, packs: int, tidied: bool
+) -> None:
+    lab.run(lab.task())
+    cache = cache_of(str(lab.root), lab.url)
+    sample = cache.path / "objects" / "17"
+    sample.mkdir(exist_ok=True)
+    for file in sample.iterdir():
+        file.unlink()
+    for file in (cache.path / "objects" / "pack").glob("*.pack"):
+        file.rename(file.with_suffix(".kept"))
+    for number in range(loose):
+        (sample / f"{number:038x}").touch()
+    for number in range(packs):
+        (cache.path / "objects" / "pack" / f"pack-{number:040x}.pack").touch()
+    caplog.set_level(logging.INFO)
+    cache.tidy()
+    assert ("git -c gc.auto=6700 gc" in caplog.text) is tidied
