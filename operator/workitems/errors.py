@@ -9,6 +9,8 @@ WorkItemsError                 anything this project raises on purpose; its text
 └── Permanent                  a person must change something; `reason` is a CamelCase condition reason
     └── Invalid                a manifest or a report that cannot be used as it is
 
+`unreadable.py` has an Invalid of its own, which carries the object.
+
 Raised by I/O modules only: core/ returns values. The worker loop (`queue.py`) turns a Transient into a delayed
 retry; a Permanent becomes a condition on the item it belongs to.
 """

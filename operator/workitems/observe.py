@@ -18,10 +18,10 @@ from datetime import datetime
 import structlog
 from pydantic import ValidationError
 
-from workitems import cluster, errors, views
+from workitems import cluster, errors, unreadable, views
 from workitems.api import CurrentRun, Decision, GateResult, Phase, Pipeline, PipelineSpec, Repository, WorkItem
 from workitems.core import begin, conditions, launch, manifests, stages
-from workitems.core.facts import Defaults, Facts, JobView, PipelineView, PodView, Problem
+from workitems.core.facts import Defaults, Facts, JobView, Misread, PipelineView, PodView, Problem
 from workitems.memory import Memory
 
 log = structlog.get_logger(__name__)
@@ -63,7 +63,8 @@ class Observer:
         facts = Facts(now=self._clock(), item=item, defaults=self._defaults)
         if item.metadata.deletion_timestamp is not None:
             return facts
-        facts = replace(facts, decisions=await self._decisions(key, namespace, name))
+        decisions, misread = await self._decisions(key, namespace, name)
+        facts = replace(facts, decisions=decisions, misread=misread)
         facts = await self._noting(self._with_pipeline, facts)
         if item.status.phase in conditions.FINISHED:
             self._memory.forget(key)
@@ -102,32 +103,35 @@ class Observer:
         facts = Facts(now=self._clock(), item=item, defaults=self._defaults)
         return await self._with_repository(await self._with_pipeline(facts))
 
-    async def _decisions(self, key: str, namespace: str, name: str) -> tuple[Decision, ...]:
+    async def _decisions(self, key: str, namespace: str, name: str) -> tuple[tuple[Decision, ...], tuple[Misread, ...]]:
         if self._memory.has_no_decisions(key):
-            return ()
+            return (), ()
         found: tuple[Decision, ...] | None = None
         self._memory.reading_decisions(key)
         try:
-            found = await self.pending_decisions(namespace, name)
+            found, misread = await self.pending_decisions(namespace, name)
         finally:
             if found != ():
                 self._memory.may_have_decisions(key)
-        return found
+        return found, misread
 
-    async def pending_decisions(self, namespace: str, item: str) -> tuple[Decision, ...]:
-        """Decisions about `item` that have not been acknowledged, without those that make no sense."""
-        found = []
+    async def pending_decisions(self, namespace: str, item: str) -> tuple[tuple[Decision, ...], tuple[Misread, ...]]:
+        """Decisions about `item` that have not been acknowledged, and apart from them those that make no sense."""
+        found: list[Decision] = []
+        misread: list[Misread] = []
         selector = f"spec.workItem={item}"
         async for body in self._api.list(cluster.DECISIONS, namespace, field_selector=selector):
             try:
                 decision = Decision.parse(body)
             except ValidationError as error:
                 # Nobody can carry it out, and it must not stop the item.
-                log.error("unreadable", decision=f"{namespace}/{body['metadata']['name']}", error=str(error))  # noqa: TRY400
+                message = unreadable.decision_message(body, error)
+                log.error("unreadable", decision=f"{namespace}/{body['metadata']['name']}", error=message)  # noqa: TRY400
+                misread.append(Misread(unreadable.meta(body), message))
                 continue
             if decision.status.result is None:
                 found.append(decision)
-        return tuple(found)
+        return tuple(found), tuple(misread)
 
     async def _noting(self, read: Callable[[Facts], Awaitable[Facts]], facts: Facts) -> Facts:
         """The facts after `read`; that the operator may not read something is a Problem in them."""
@@ -324,8 +328,7 @@ def _item(body: cluster.JSONObject) -> WorkItem:
     try:
         return WorkItem.parse(body)
     except ValidationError as error:
-        key = f"{body['metadata']['namespace']}/{body['metadata']['name']}"
-        raise errors.Invalid("WorkItemUnreadable", f"WorkItem {key} cannot be read: {error}") from error
+        raise unreadable.ItemUnreadableError(body, error) from error
 
 
 def _digest(spec: cluster.JSONObject) -> str:
@@ -334,5 +337,4 @@ def _digest(spec: cluster.JSONObject) -> str:
 
 def _unreadable(kind: str, what: str, error: ValidationError) -> Problem:
     """An object that an older schema let through: the item waits until somebody has mended it."""
-    found = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors(include_input=False)[:5])
-    return Problem(f"{kind}Unreadable", f"{what} cannot be used: {found}", blocked=True)
+    return Problem(f"{kind}Unreadable", f"{what} cannot be used: {unreadable.fields(error)}", blocked=True)

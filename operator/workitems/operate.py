@@ -34,6 +34,7 @@ from workitems import (
     queue,
     reconcile,
     slots,
+    unreadable,
     watch,
     webhooks,
 )
@@ -124,6 +125,7 @@ class Operator:
         ledger = slots.Slots()
         wake = self._queue.add
         tell = Tell(wake, lambda event: self._events.send([event]), clock)
+        misread = unreadable.Unreadable(api, tell.event, clock)
         self._channels = Channels(api, clients, tell.event, clock)
         carriers = {**ForgeEffects(clients.forge).carriers(), **Telling(self._channels).carriers()}
         self._outbox = Outbox(self._observer.item, carriers, wake, clock)
@@ -133,7 +135,7 @@ class Operator:
         self._readings = Readings(clients.forge, wake, self.clock)
         self._pipeline = default_pipeline.Installation(api, settings.namespace, settings.default_pipeline)
         self._registration = Registration(api, clients.forge, settings, clock)
-        outside = reconcile.Outside(self._outbox, self._readings, self)
+        outside = reconcile.Outside(self._outbox, self._readings, self, misread)
         self._reconciler = reconcile.Reconciler(self._observer, act.Actor(api), ledger, outside, wake)
         self._show(ledger)
 

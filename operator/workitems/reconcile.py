@@ -13,7 +13,7 @@ from typing import Protocol
 
 import structlog
 
-from workitems import act, errors, observe, slots
+from workitems import act, errors, observe, slots, unreadable
 from workitems.api import Phase, WorkItem, WorkItemStatus
 from workitems.api.decision import DecisionStatus
 from workitems.core import begin, conditions, stages
@@ -53,6 +53,8 @@ class Outside:
     outbox: Outbox
     readings: Readings
     witness: Witness
+    misread: unreadable.Unreadable
+    """Who tells people of what cannot be read."""
 
 
 class Reconciler:
@@ -74,6 +76,7 @@ class Reconciler:
         self._readings = outside.readings
         self._wake = wake
         self._witness = outside.witness
+        self._misread = outside.misread
         self._starting = asyncio.Lock()
         self._refused: dict[str, Problem] = {}
         self._echoes = Echoes(wake)
@@ -83,11 +86,18 @@ class Reconciler:
     async def __call__(self, key: str) -> float | None:
         """Look, decide, act; the seconds after which to look again. Raises errors.Transient, errors.Permanent."""
         namespace, name = key.split("/", 1)
-        facts = await self._observer.look(namespace, name)
+        try:
+            facts = await self._observer.look(namespace, name)
+        except unreadable.ItemUnreadableError as error:
+            await self._misread.item(key, error)
+            raise
+        self._misread.forget(key)
         if facts is None:
             self._forget(key)
             await self._answer_nobody(namespace, name)
             return None
+        for decision in facts.misread:
+            self._misread.decision(decision.metadata, decision.message)
         if facts.item.status.stage != stages.CREATED or facts.problem is not None:
             seconds, following = await self._step(key, facts)
         else:
@@ -191,7 +201,10 @@ class Reconciler:
 
     async def _answer_nobody(self, namespace: str, name: str) -> None:
         """Decisions about an item that is not there."""
-        for decision in await self._observer.pending_decisions(namespace, name):
+        decisions, misread = await self._observer.pending_decisions(namespace, name)
+        for other in misread:
+            self._misread.decision(other.metadata, other.message)
+        for decision in decisions:
             status = DecisionStatus(
                 result="Ignored",
                 reason="NoSuchItem",

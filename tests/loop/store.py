@@ -188,7 +188,7 @@ class Store:
             message = f'{kind} "{name}" is invalid: metadata.resourceVersion: must be specified for an update'
             raise Refused(422, "Invalid", message)
         self._check_preconditions(kind, old, metadata)
-        return self._commit(kind, old, self._admit(kind, {**old, "status": body.get("status")}))
+        return self._commit(kind, old, self._admit(kind, {**old, "status": body.get("status")}, old))
 
     def patch(self, kind: Kind, namespace: str, name: str, patch: JSON, *, subresource: str = "") -> JSON:
         """An RFC 7386 merge patch."""
@@ -212,7 +212,7 @@ class Store:
             raise Refused(422, "Invalid", f'Job.batch "{name}" is invalid: spec: field is immutable')
         if kind.model is not None and new.get("spec") != old.get("spec"):
             new["metadata"]["generation"] += 1
-        return self._commit(kind, old, self._admit(kind, new))
+        return self._commit(kind, old, self._admit(kind, new, old))
 
     def delete(self, kind: Kind, namespace: str, name: str, options: JSON | None = None) -> JSON:
         old = self.get(kind, namespace, name)
@@ -256,8 +256,8 @@ class Store:
                 message = f'Operation cannot be fulfilled on {kind} "{mine["name"]}": the {what} is {mine[what]}'
                 raise Refused(409, "Conflict", message)
 
-    def _admit(self, kind: Kind, body: JSON) -> JSON:
-        """Prune, default and validate by the CRD."""
+    def _admit(self, kind: Kind, body: JSON, old: JSON | None = None) -> JSON:
+        """Prune, default and validate by the CRD; what is wrong in `old` already may stay (CRDValidationRatcheting)."""
         if kind is EVENTS:
             _check_event(body)
         if kind.model is None:
@@ -271,6 +271,8 @@ class Store:
         try:
             kind.model.model_validate(admitted)
         except ValidationError as error:
+            if old is not None and all(_stays(entry, old, admitted) for entry in error.errors()):
+                return admitted
             message = f'{kind.name} "{body["metadata"]["name"]}" is invalid: {error}'
             raise Refused(422, "Invalid", message) from error
         return admitted
@@ -295,6 +297,23 @@ class Store:
         for listener in tuple(self.listeners):
             listener(change)
         return shown
+
+
+def _stays(error: Any, old: JSON, new: JSON) -> bool:
+    """Whether what is wrong was there before. That a field is missing is wrong with the object that lacks it."""
+    path = error["loc"][:-1] if error["type"] == "missing" else error["loc"]
+    return bool(path) and _at(old, path) == _at(new, path)
+
+
+def _at(value: Any, path: tuple[int | str, ...]) -> Any:
+    for part in path:
+        if isinstance(value, dict):
+            value = value.get(part)
+        elif isinstance(value, list) and isinstance(part, int) and part < len(value):
+            value = value[part]
+        else:
+            return None
+    return value
 
 
 def _merge(target: Any, patch: Any) -> Any:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from workitems.api.common import Label, Model, ObjectMeta, Time, cel, exactly_one, fixed, validated, wording
 
@@ -77,6 +77,14 @@ class DecisionSpec(Model):
     send_back: SendBack | None = None
     abort: Empty | None = None
     """Stop: the Job goes, the pull request is closed, the branch stays."""
+
+    @model_validator(mode="after")
+    def _has_one_action(self) -> Self:
+        """An action of a newer version is ignored as a field, and must not be taken for one of ours."""
+        known = (self.approve, self.reject, self.answer, self.retry, self.send_back, self.abort)
+        if sum(action is not None for action in known) != 1:
+            raise ValueError(f"it takes exactly one of {', '.join(_ACTIONS)}")
+        return self
 
     @property
     def action(self) -> Action:

@@ -47,6 +47,15 @@ def apply(status: WorkItemStatus, reason: str, message: str, generation: int, no
     return status.model_copy(update={"conditions": (*conditions, *others), "observed_generation": observed})
 
 
+def stalled(reason: str, message: str) -> list[tuple[str, str, str, str]]:
+    """What `put` takes for an item about which nothing can be decided, whatever its phase."""
+    return [
+        ("Ready", "False", reason, message),
+        ("Reconciling", "False", reason, ""),
+        ("Stalled", "True", reason, message),
+    ]
+
+
 def observable(status: WorkItemStatus, generation: int) -> int | None:
     """The observedGeneration to write: none once the item is over, see above."""
     return None if status.phase in FINISHED else generation

@@ -40,6 +40,7 @@ _PHASES: dict[Phase, tuple[Kind, str]] = {
 }
 _TRACKER = "TrackerFailed"
 _TEMPLATES = "TemplatesUnusable"
+_UNREADABLE = "Unreadable"
 REASONS = (
     "Started",
     *(f"Run{result}" for result in RunResult if result is not RunResult.SUCCEEDED),
@@ -48,6 +49,7 @@ REASONS = (
     *(reason for _, reason in _PHASES.values()),
     _TRACKER,
     _TEMPLATES,
+    _UNREADABLE,
 )
 """Every reason there is."""
 
@@ -90,6 +92,11 @@ def tracker_failed(repository: Repository, reason: str, message: str, now: datet
 def templates_unusable(repository: Repository, message: str, now: datetime) -> dict[str, Any]:
     """The Event about a Repository whose own templates are not used, and nothing that it tells would say so."""
     return _made("Repository", repository.metadata, ("Warning", _TEMPLATES, message), now)
+
+
+def unreadable(kind: Literal["WorkItem", "Decision"], meta: ObjectMeta, message: str, now: datetime) -> dict[str, Any]:
+    """The Event about an object that cannot be read; the same trouble always has the same name."""
+    return _made(kind, meta, ("Warning", _UNREADABLE, message), now)
 
 
 def _event(item: WorkItem, kind: Kind, reason: str, message: str, now: datetime) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Literal
 
-from workitems.api import Decision, PipelineSpec, Repository, WorkItem
+from workitems.api import Decision, ObjectMeta, PipelineSpec, Repository, WorkItem
 from workitems.api.agent import ModelCredentials
 from workitems.core.forge import Reading
 
@@ -151,6 +151,14 @@ class EffectOutcome:
 
 
 @dataclass(frozen=True)
+class Misread:
+    """A Decision that cannot be read: nothing is decided from it, and somebody is told."""
+
+    metadata: ObjectMeta
+    message: str
+
+
+@dataclass(frozen=True)
 class Facts:
     """One look at one WorkItem."""
 
@@ -163,6 +171,8 @@ class Facts:
     """What keeps the item from starting or going on, found while reading (missing references, branch in use)."""
     decisions: tuple[Decision, ...] = ()
     """The item's Decisions that are not acknowledged yet, oldest first."""
+    misread: tuple[Misread, ...] = ()
+    """Those of them that cannot be read."""
     run_job: JobView | None = None
     """The Job of status.run, where there is one."""
     gate_jobs: dict[str, JobView] = field(default_factory=dict)
