@@ -4,6 +4,10 @@ Seen to at the start, at every sweep, and whenever a Repository changes. Nothing
 webhook tells. What came of it stands in the Repository's status, as the condition WebhookRegistered. No forge shows the
 secret of a webhook, so status remembers which version of the Secret it was registered with: another one may hold
 another secret, and the webhook is replaced.
+
+Webhooks that somebody else registers need the Secret too. Where the receiver cannot verify them, because it may not
+read the Secret or finds no key there, whoever sends them gets no more than a code: the Repository has the condition
+DeliveriesVerifiable (False) until that is mended.
 """
 
 from __future__ import annotations
@@ -27,6 +31,8 @@ from workitems.webhooks import PATH
 log = structlog.get_logger(__name__)
 
 REGISTERED = "WebhookRegistered"
+VERIFIABLE = "DeliveriesVerifiable"
+"""There only while it is False: what is as it should be makes no condition where nothing is managed."""
 TOGETHER_SECONDS = 1.0
 """Many Repositories change at once when an operator starts: they are looked at together."""
 AT_ONCE = 8
@@ -101,6 +107,7 @@ class Registration:
             # Whoever wants to manage it themselves finds it at the forge, and no word of ours about it: nor which
             # generation was observed, because nothing is written about the next one.
             others = conditions.without(before.conditions, REGISTERED)
+            others = await self._verifiable(repository, others)
             nothing = {"conditions": others, "webhook": None, "observed_generation": None}
             await self._write(repository, before.model_copy(update=nothing))
             return
@@ -154,9 +161,33 @@ class Registration:
             log.info("webhook registered", repository=f"{meta.namespace}/{meta.name}", id=found, url=url)
         return RegisteredWebhook(id=found, url=url, secret_version=version)
 
+    async def _verifiable(self, repository: Repository, others: tuple[Condition, ...]) -> tuple[Condition, ...]:
+        """The conditions, with what keeps deliveries from being verified. Raises errors.Transient."""
+        spec, meta = repository.spec, repository.metadata
+        kind = spec.forge.kind if spec.forge is not None else ""
+        sources = [source for source in (kind, "plane" if spec.plane is not None else "") if source]
+        if spec.webhooks is None or self._settings.webhook_port is None or not sources:
+            return conditions.without(others, VERIFIABLE)
+        name = spec.webhooks.secret_name
+        try:
+            body = await self._api.get(cluster.SECRETS, meta.namespace, name)
+        except errors.Permanent as error:
+            trouble = (error.reason, f"deliveries are answered by 503: {error}")
+        else:
+            # One is enough: nobody has to send from both.
+            if any(secret_value(body, source) is not None for source in sources):
+                return conditions.without(others, VERIFIABLE)
+            message = (
+                f"deliveries are answered by 404: Secret {name} in namespace {meta.namespace}, which spec.webhooks "
+                f"names, has no key {' or '.join(sources)}: put a long random value there"
+            )
+            trouble = ("SecretNotFound", message)
+        return conditions.put(others, (VERIFIABLE, "False", *trouble), None, self._clock())
+
     def _conditions(self, repository: Repository, outcome: tuple[str, str, str]) -> tuple[Condition, ...]:
         entry = (REGISTERED, *outcome)
-        return conditions.put(repository.status.conditions, entry, repository.metadata.generation, self._clock())
+        others = conditions.without(repository.status.conditions, VERIFIABLE)
+        return conditions.put(others, entry, repository.metadata.generation, self._clock())
 
     async def _write(self, repository: Repository, status: RepositoryStatus) -> None:
         if status == repository.status:

@@ -6,8 +6,10 @@ import asyncio
 import base64
 from typing import Any
 
+import httpx
 import pytest
 
+from tests.loop.apiserver import no_right_to
 from tests.loop.lab import NAMESPACE, Lab, free_port
 from tests.loop.store import JSON, REPOSITORIES, SECRETS
 from tests.unit.core.world import FORGE
@@ -116,6 +118,62 @@ async def test_a_repository_that_changes_is_seen_to_at_once(lab: Lab) -> None:
     assert registered(lab) == ("", "", "")
     # It is somebody else's now.
     assert lab.forge.webhooks == {URL: "one"}
+
+
+def unverifiable(lab: Lab) -> tuple[str, str]:
+    """Reason and message of the condition DeliveriesVerifiable; it is never anything but False."""
+    status = lab.store.get(REPOSITORIES, NAMESPACE, "shop").get("status") or {}
+    for condition in status.get("conditions") or ():
+        if condition["type"] == "DeliveriesVerifiable":
+            assert condition["status"] == "False"
+            assert "observedGeneration" not in status, "nobody waits for what is not managed"
+            return condition["reason"], condition["message"]
+    return "", ""
+
+
+async def test_a_secret_that_the_operator_may_not_read_is_said_once_where_nobody_manages_webhooks(lab: Lab) -> None:
+    prepare(lab, manage=False)
+    lab.server.fault = no_right_to("shop-webhooks")
+    port = free_port()
+    start(lab, webhook_port=port)
+    await lab.until(lambda: bool(unverifiable(lab)[0]), "a condition")
+    assert unverifiable(lab)[0] == "Forbidden"
+    assert "if the chart's rbac.secretNames names Secrets, add shop-webhooks" in unverifiable(lab)[1]
+    async with httpx.AsyncClient(trust_env=False, timeout=None) as client:
+        for _ in range(20):
+            address = f"http://127.0.0.1:{port}/hooks/{NAMESPACE}/shop/gitea"
+            answer = await client.post(address, json={"ref": "refs/heads/x"})
+            assert answer.status_code == 503
+    await lab.rest(3600)
+    assert (writes(lab), registered(lab)) == (1, ("", "", ""))
+    lab.server.fault = lambda _call: None
+    await lab.until(lambda: not unverifiable(lab)[0], "no condition")
+    await lab.rest(3600)
+    assert writes(lab) == 2
+
+
+async def test_a_secret_without_a_key_of_any_source_is_said_where_nobody_manages_webhooks(lab: Lab) -> None:
+    prepare(lab, secret=False, manage=False)
+    start(lab)
+    await lab.until(lambda: bool(unverifiable(lab)[0]), "a condition")
+    assert unverifiable(lab)[0] == "SecretNotFound"
+    assert (
+        "Secret shop-webhooks in namespace team-a, which spec.webhooks names, has no key gitea" in unverifiable(lab)[1]
+    )
+    # Managed, the one condition says all of it.
+    lab.repository(webhooks={"secretName": "shop-webhooks", "manage": True})
+    await lab.until(lambda: registered(lab)[1] == "SecretNotFound", "the other condition")
+    assert unverifiable(lab) == ("", "")
+    lab.repository(webhooks=None)
+    await lab.until(lambda: registered(lab) == ("", "", ""), "no condition")
+    assert unverifiable(lab) == ("", "")
+
+
+async def test_an_operator_that_receives_nothing_reads_no_secret_of_webhooks(lab: Lab) -> None:
+    prepare(lab, secret=False, manage=False)
+    lab.start()
+    await lab.rest(600)
+    assert (unverifiable(lab), writes(lab)) == (("", ""), 0)
 
 
 async def test_what_stands_in_the_way_is_said_and_mends_itself(lab: Lab) -> None:
