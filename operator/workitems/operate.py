@@ -107,6 +107,7 @@ class Operator:
             claude_image=settings.claude_image,
             model_credentials=settings.model_credentials,
             image_pull_policy=settings.image_pull_policy,
+            runner_memory=settings.runner_memory,
             run_as_user=settings.run_uid,
             run_as_group=settings.run_gid,
             fs_group=settings.fs_group,

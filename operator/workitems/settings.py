@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, ValidationError
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from workitems import errors
 from workitems.api.agent import BaseURL, ModelCredentials
 from workitems.api.common import Label, SecretKey, Subdomain
+from workitems.core.resources import RUNNER_MEBIBYTES
 
 PREFIX = "WORKITEMS_"
 
@@ -33,6 +34,13 @@ def _lower(value: Any) -> Any:
     return value.lower() if isinstance(value, str) else value
 
 
+def _more_than_it_asks_for(limit: str) -> str:
+    """A pod whose limit is below its request would be refused, run after run."""
+    if limit.endswith("Mi") and int(limit.removesuffix("Mi")) < RUNNER_MEBIBYTES:
+        raise ValueError(f"{RUNNER_MEBIBYTES}Mi at least, which the runner requests")
+    return limit
+
+
 Names = Annotated[tuple[Label, ...], NoDecode, BeforeValidator(_names)]
 Image = Annotated[str, Field(min_length=1, max_length=500, pattern=r"^\S+$")]
 OptionalText = Annotated[str | None, BeforeValidator(_omittable)]
@@ -41,6 +49,7 @@ OptionalPort = Annotated[Annotated[int, Field(ge=1, le=65535)] | None, BeforeVal
 OptionalAddress = Annotated[
     Annotated[str, Field(pattern=r"^https?://[^\s@?#]+$", max_length=500)] | None, BeforeValidator(_omittable)
 ]
+Memory = Annotated[str, Field(pattern=r"^[1-9][0-9]{0,6}(Mi|Gi)$"), AfterValidator(_more_than_it_asks_for)]
 Seconds = Annotated[float, Field(gt=0, le=86400)]
 
 
@@ -100,6 +109,12 @@ class Settings(BaseSettings):
     )
     fs_group: OptionalId = Field(
         default=1000, description="WORKITEMS_FS_GROUP: the volumes' group; empty: see WORKITEMS_RUN_UID."
+    )
+
+    runner_memory: Memory = Field(
+        default="1Gi",
+        description="WORKITEMS_RUNNER_MEMORY: the memory limit of the runner container, where git works, in Mi or Gi; "
+        "64Mi at least.",
     )
 
     default_pipeline: OptionalText = Field(

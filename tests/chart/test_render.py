@@ -112,6 +112,7 @@ def test_the_operator_starts_with_what_it_is_given(
     assert settings.watch_namespaces == tuple(values.get("watchNamespaces", ()))
     wanted = values.get("settings", {})
     assert settings.sweep_seconds == wanted.get("sweepSeconds", 180)
+    assert settings.runner_memory == wanted.get("runnerMemory", "1Gi")
     model = values.get("modelCredentials", {})
     told = settings.model_credentials
     assert (told.secret_name if told else "") == model.get("secretName", "")

@@ -44,7 +44,7 @@ MATRIX: dict[str, dict[str, Any]] = {
         "serviceAccount": {"annotations": {"iam.example.com/role": "x"}},
     },
     "settings, environment and files of the site": {
-        "settings": {"sweepSeconds": 60, "logLevel": "debug", "runUid": "", "workers": "4"},
+        "settings": {"sweepSeconds": 60, "logLevel": "debug", "runUid": "", "workers": "4", "runnerMemory": "2Gi"},
         "extraEnv": [{"name": "HTTPS_PROXY", "value": "http://proxy.example.com:3128"}],
         "extraEnvFrom": [{"configMapRef": {"name": "site"}}],
         "extraVolumes": [{"name": "ca", "configMap": {"name": "corporate-ca"}}],

@@ -40,6 +40,13 @@ def test_an_empty_string_omits_ids_and_paths(environment: pytest.MonkeyPatch) ->
     assert (settings.kubeconfig, settings.context) == (None, None)
 
 
+@pytest.mark.parametrize("limit", ["64Mi", "1Gi", "2048Mi"])
+def test_the_runners_memory_is_a_limit_that_its_request_allows(environment: pytest.MonkeyPatch, limit: str) -> None:
+    assert load().runner_memory == "1Gi"
+    environment.setenv("WORKITEMS_RUNNER_MEMORY", limit)
+    assert load().runner_memory == limit
+
+
 def test_the_log_level_is_read_in_any_case(environment: pytest.MonkeyPatch) -> None:
     environment.setenv("WORKITEMS_LOG_LEVEL", "DEBUG")
     assert load().log_level == "debug"
@@ -56,6 +63,10 @@ def test_the_log_level_is_read_in_any_case(environment: pytest.MonkeyPatch) -> N
         ("LOG_FORMAT", "xml"),
         ("HEALTH_PORT", "70000"),
         ("RUNNER_IMAGE", ""),
+        ("RUNNER_MEMORY", "63Mi"),
+        ("RUNNER_MEMORY", "1G"),
+        ("RUNNER_MEMORY", "lots"),
+        ("RUNNER_MEMORY", ""),
     ],
 )
 def test_an_unusable_value_is_refused_by_its_variables_name(

@@ -25,6 +25,8 @@ class Defaults:
     model_credentials: ModelCredentials | None = None
     """For claudeCode agents that name none; the Secret is looked for in the item's own namespace."""
     image_pull_policy: str = "IfNotPresent"
+    runner_memory: str = "1Gi"
+    """The runner container's limit."""
     run_as_user: int | None = 1000
     run_as_group: int | None = 1000
     fs_group: int | None = 1000

@@ -19,8 +19,6 @@ from workitems.core import launch, resources, volumes
 from workitems.core.facts import Defaults, Facts
 from workitems.core.launch import Launch
 
-RUNNER_RESOURCES = {"requests": {"cpu": "50m", "memory": "64Mi"}, "limits": {"memory": "1Gi"}}
-
 
 @dataclass(frozen=True)
 class Pod:
@@ -119,7 +117,7 @@ def _runner(defaults: Defaults, repository: Repository, kind: str) -> dict[str, 
         "imagePullPolicy": defaults.image_pull_policy,
         "args": ["runner", kind],
         "env": [{"name": "HOME", "value": "/tmp"}],  # noqa: S108 - a volume of its own
-        "resources": RUNNER_RESOURCES,
+        "resources": resources.of_runner(defaults.runner_memory),
         "securityContext": _container_security(),
         "volumeMounts": volumes.runner_mounts(repository),
     }

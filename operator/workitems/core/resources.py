@@ -1,4 +1,4 @@
-"""What an agent or a command gate may take of a node when its Pipeline does not say: never all of it."""
+"""What a runner, and an agent or command gate whose Pipeline does not say, may take of a node: never all of it."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ DEFAULT_REQUESTS = {"cpu": "100m", "memory": "256Mi", "ephemeral-storage": "256M
 CLAUDE_REQUESTS = {**DEFAULT_REQUESTS, "memory": "512Mi"}
 """Claude Code alone takes 220 MB."""
 DEFAULT_LIMITS = {"memory": "4Gi", "ephemeral-storage": "20Gi"}
+RUNNER_MEBIBYTES = 64
+"""What the runner requests. What git takes grows with the repository: the limit is the operator's to set."""
 
 
 def of(agent: Agent) -> dict[str, dict[str, str]]:
@@ -23,6 +25,11 @@ def of(agent: Agent) -> dict[str, dict[str, str]]:
         "limits": {**_without(DEFAULT_LIMITS, named), **limits},
     }
     return {kind: amounts for kind, amounts in both.items() if amounts}
+
+
+def of_runner(memory: str) -> dict[str, dict[str, str]]:
+    """The runner's requests, and its limit of memory."""
+    return {"requests": {"cpu": "50m", "memory": f"{RUNNER_MEBIBYTES}Mi"}, "limits": {"memory": memory}}
 
 
 def _without(amounts: dict[str, str], names: set[str]) -> dict[str, str]:

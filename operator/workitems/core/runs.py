@@ -142,8 +142,14 @@ def _runner_lost(pod: PodView, now: datetime) -> Waiting | None:
     runner = pod.containers.get(RUNNER_CONTAINER, ContainerView())
     if not runner.terminated or runner.finished_at is None or now - runner.finished_at < RUNNER_LOST_AFTER:
         return None
-    why = f"exit code {runner.exit_code}{', ' + runner.reason if runner.reason else ''}"
-    return Waiting(RUNNER_LOST, f"the runner of pod {pod.name} ended before its agent ({why})", stuck=True)
+    return Waiting(RUNNER_LOST, f"the runner of pod {pod.name} ended before its agent ({_why(runner)})", stuck=True)
+
+
+def _why(runner: ContainerView) -> str:
+    """How a runner ended that reported nothing; its memory limit is the operator's to raise, in no manifest."""
+    code = "no exit code" if runner.exit_code is None else f"exit code {runner.exit_code}"
+    more = ": raise its memory limit, WORKITEMS_RUNNER_MEMORY of the operator" if runner.reason == "OOMKilled" else ""
+    return f"{code}{', ' + runner.reason if runner.reason else ''}{more}"
 
 
 def _terminating(pod: PodView, now: datetime) -> Waiting | Running:
@@ -244,11 +250,8 @@ def _unreported(job: JobView, pod: PodView, runner: ContainerView) -> Ended:
         return Ended(RunResult.LOST, DEADLINE, f"Job {job.name} ran into its deadline before the work was published")
     if _deleted_first(pod, runner):
         return Ended(RunResult.LOST, POD_DELETED, f"pod {pod.name} was deleted before the work was published")
-    code = "no exit code" if runner.exit_code is None else f"exit code {runner.exit_code}"
     detail = " ".join(runner.message.split())[-300:]
-    message = (
-        f"the runner of pod {pod.name} left no usable report ({code}{', ' + runner.reason if runner.reason else ''})"
-    )
+    message = f"the runner of pod {pod.name} left no usable report ({_why(runner)})"
     return Ended(RunResult.LOST, "ReportLost", _cut(f"{message}: {detail}" if detail else message))
 
 
@@ -326,7 +329,8 @@ def _checkout_problem(checkout: ContainerView) -> tuple[str, str]:
     try:
         problem = RunReport.strictly(checkout.message).problem
     except ValidationError:
-        return COMMAND_LOST, " ".join(checkout.message.split())[-300:]
+        killed = f"the checkout was killed ({_why(checkout)})" if checkout.reason == "OOMKilled" else ""
+        return COMMAND_LOST, killed or " ".join(checkout.message.split())[-300:]
     if problem is None:
         return COMMAND_LOST, ""
     return REMOTE_AWAY if problem.reason == REMOTE_AWAY else COMMAND_LOST, f"{problem.reason}: {problem.message}"

@@ -96,6 +96,19 @@ def test_a_lost_gate_job_is_an_error_tried_again_and_never_rework() -> None:
     assert world.gate("tests").tries == 2
 
 
+def test_a_gate_whose_checkout_was_killed_by_the_memory_limit_says_what_to_raise() -> None:
+    world = at_gate()
+    (name,) = world.live_gates()
+    world.end_gate(None)
+    pod = world.jobs[name].pod
+    assert pod is not None
+    killed = {"runner": ContainerView(exit_code=137, reason="OOMKilled"), "agent": ContainerView()}
+    world.jobs[name].pod = replace(pod, disrupted="", containers=killed)
+    world.rest()
+    assert world.gate("tests").result is GateResult.ERROR
+    assert "raise its memory limit, WORKITEMS_RUNNER_MEMORY of the operator" in (world.gate("tests").message or "")
+
+
 def test_a_gate_whose_checkout_finds_no_git_server_is_tried_until_it_does() -> None:
     world = at_gate()
     away = Problem(reason="RemoteUnreachable", message="https://git.example.com does not answer", retry=True)

@@ -1,7 +1,8 @@
 """What is created: held field by field, valid for the API server, and never below the security floor."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import kubernetes_validate
@@ -333,6 +334,17 @@ def test_ids_may_be_left_to_the_platform() -> None:
     world.defaults = Defaults(runner_image="r", agent_image="a", run_as_user=None, run_as_group=None, fs_group=None)
     job = run_job(world)
     assert pods_of(job)["securityContext"] == {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}}
+    validate(job)
+
+
+@pytest.mark.parametrize("job_of", [run_job, gate_job])
+def test_the_runner_gets_the_memory_that_the_operator_gives(job_of: Callable[[World], JSON]) -> None:
+    world = with_agent(RICH, **SSH)
+    world.defaults = replace(world.defaults, runner_memory="3Gi")
+    job = job_of(world)
+    wanted = {"requests": {"cpu": "50m", "memory": "64Mi"}, "limits": {"memory": "3Gi"}}
+    assert container(job, protocol.RUNNER_CONTAINER)["resources"] == wanted
+    assert container(job, protocol.AGENT_CONTAINER)["resources"] != wanted
     validate(job)
 
 

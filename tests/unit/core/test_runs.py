@@ -72,6 +72,16 @@ def test_infrastructure_is_repeated_after_a_while_as_the_same_attempt_and_never_
     assert world.status.usage.runs == 6
 
 
+def test_a_runner_that_was_killed_by_its_memory_limit_says_what_to_raise() -> None:
+    world = running()
+    world.end_run(End(reported=False, exit_code=None, runner_reason="OOMKilled"))
+    world.rest()
+    run = world.status.runs[-1]
+    assert (str(run.result), run.reason) == ("Lost", "ReportLost")
+    assert run.message is not None
+    assert "(exit code 137, OOMKilled: raise its memory limit, WORKITEMS_RUNNER_MEMORY of the operator)" in run.message
+
+
 def test_backoff_grows_to_its_limit_and_then_a_person_is_asked() -> None:
     world = World()
     world.script("analysis", *[LOST] * 4)

@@ -102,6 +102,8 @@ class End:
     """The end of the agent's log, as the container's termination message."""
     disrupted: str = ""
     reported: bool = True
+    runner_reason: str = ""
+    """Of the runner's container."""
     raw: str | None = None
     """Instead of the report: what stands in the runner's termination message."""
     problem: protocol.Problem | None = None
@@ -714,7 +716,12 @@ class World:
             phase="Succeeded" if end.exit_code == 0 and end.reported else "Failed",
             disrupted=end.disrupted,
             containers={
-                "runner": ContainerView(exit_code=0 if end.reported else 137, message=message, finished_at=finished),
+                "runner": ContainerView(
+                    exit_code=0 if end.reported else 137,
+                    reason=end.runner_reason,
+                    message=message,
+                    finished_at=finished,
+                ),
                 # A look at the branch has no agent.
                 **(agent if task.kind is RunKind.AGENT else {}),
             },
