@@ -337,4 +337,4 @@ def _digest(spec: cluster.JSONObject) -> str:
 
 def _unreadable(kind: str, what: str, error: ValidationError) -> Problem:
     """An object that an older schema let through: the item waits until somebody has mended it."""
-    return Problem(f"{kind}Unreadable", f"{what} cannot be used: {unreadable.fields(error)}", blocked=True)
+    return Problem(f"{kind}Unreadable", f"{what} cannot be used: {unreadable.fields(error, 5)}", blocked=True)

@@ -22,8 +22,9 @@ from workitems.core import conditions, events
 log = structlog.get_logger(__name__)
 
 REASON = "WorkItemUnreadable"
-FIELDS_TOLD = 5
-FIELD_LIMIT = 200
+FIELDS_TOLD = 3
+"""In a message of ours: with what to do it has to fit into an Event."""
+FIELD_LIMIT = 150
 """Characters of each field's name and problem: some names are keys that anybody may have chosen."""
 
 
@@ -87,9 +88,9 @@ def meta(body: cluster.JSONObject) -> ObjectMeta:
     )
 
 
-def fields(error: ValidationError) -> str:
-    """Which fields are wrong and how, without their values."""
-    told = (f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors(include_input=False)[:FIELDS_TOLD])
+def fields(error: ValidationError, most: int = FIELDS_TOLD) -> str:
+    """Which fields are wrong and how, without their values; not more than `most` of them."""
+    told = (f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors(include_input=False)[:most])
     return "; ".join(text if len(text) <= FIELD_LIMIT else f"{text[: FIELD_LIMIT - 1]}…" for text in told)
 
 

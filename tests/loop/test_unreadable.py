@@ -111,3 +111,36 @@ async def test_a_decision_that_cannot_be_read_has_an_event_and_is_not_taken_for_
     (event,) = events_about(lab, "Decision", name)
     assert "exactly one of approve, reject" in event["message"]
     assert (lab.phase("et-1"), lab.decision(name)) == ("InReview", ("", ""))
+
+
+async def test_conditions_that_nobody_can_read_are_the_ones_that_the_item_is_told_by(lab: Lab) -> None:
+    lab.pipeline()
+    lab.repository()
+    lab.start()
+    lab.item("et-1")
+    await lab.until_phase("InReview", "et-1")
+    await lab.rest()
+    body = lab.store.get(WORKITEMS, "team-a", "et-1")
+    status = {**body["status"], "conditions": [7, *body["status"]["conditions"]]}
+    lab.store.put(WORKITEMS, {**body, "status": status})
+    await lab.until(lambda: 7 not in lab.store.get(WORKITEMS, "team-a", "et-1")["status"]["conditions"], "a write")
+    # With that they can be read again, and so can the item.
+    await lab.until(lambda: lab.ready("et-1")[0] == "WaitingForApproval", "where it was")
+
+
+async def test_what_is_told_of_fields_stays_short_and_quotes_no_value(lab: Lab) -> None:
+    lab.pipeline()
+    lab.repository()
+    lab.start()
+    lab.item("et-1")
+    await lab.until_phase("InReview", "et-1")
+    body = lab.store.get(WORKITEMS, "team-a", "et-1")
+    attempts = {f"{number}-{'x' * 5000}": "hunter2" for number in range(20)}
+    lab.store.put(WORKITEMS, {**body, "status": {**body["status"], "attempts": attempts}})
+    await lab.until(lambda: events_about(lab, "WorkItem", "et-1") != [], "an Event")
+    said = [body["message"] for body in events_about(lab, "WorkItem", "et-1")]
+    assert said[0].endswith("then it goes on by itself"), "not cut"
+    ready = next(c for c in lab.store.get(WORKITEMS, "team-a", "et-1")["status"]["conditions"] if c["type"] == "Ready")
+    assert ready["message"].startswith("WorkItem team-a/et-1 cannot be read: status.attempts.0-xxx")
+    assert said == [ready["message"]]
+    assert "hunter2" not in ready["message"]
