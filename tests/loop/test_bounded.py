@@ -98,6 +98,7 @@ async def test_nothing_is_remembered_of_an_item_that_is_over(lab: Lab) -> None:
     await lab.until(lambda: not any(keys & kept for kept in _kept().values()), f"memory of {_kept()}")
 
 
+@pytest.mark.slow
 async def test_nothing_is_kept_of_own_writes_whose_events_were_lost(lab: Lab) -> None:
     lab.repository()
     lab.pipeline()

@@ -117,6 +117,7 @@ async def test_a_webhook_or_the_next_poll_brings_the_news(lab: Lab) -> None:
     assert lab.status("et-1").rework[0].gate == "ci-green"
 
 
+@pytest.mark.slow
 async def test_a_look_meanwhile_does_not_put_off_the_next_question(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(random, "random", lambda: 1.0)
     prepare(lab)

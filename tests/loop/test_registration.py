@@ -131,6 +131,7 @@ def unverifiable(lab: Lab) -> tuple[str, str]:
     return "", ""
 
 
+@pytest.mark.slow
 async def test_a_secret_that_the_operator_may_not_read_is_said_once_where_nobody_manages_webhooks(lab: Lab) -> None:
     prepare(lab, manage=False)
     lab.server.fault = no_right_to("shop-webhooks")

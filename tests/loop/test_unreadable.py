@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tests.loop.lab import Lab
 from tests.loop.store import DECISIONS, EVENTS, JSON, WORKITEMS
 from tests.unit.core.world import one_stage
@@ -20,6 +22,7 @@ def writes_of(lab: Lab, name: str) -> int:
     return sum(name in str(call.body.get("metadata")) for call in calls)
 
 
+@pytest.mark.slow
 async def test_an_item_that_cannot_be_read_says_so_once_and_goes_on_once_it_can(lab: Lab) -> None:
     lab.pipeline()
     lab.repository()
@@ -80,6 +83,7 @@ async def test_what_the_api_server_does_not_take_is_told_by_an_event_and_not_tri
     assert writes_of(lab, "et-1") == written
 
 
+@pytest.mark.slow
 async def test_an_item_that_is_over_stays_over(lab: Lab) -> None:
     lab.pipeline(one_stage())
     lab.repository()
@@ -96,6 +100,7 @@ async def test_an_item_that_is_over_stays_over(lab: Lab) -> None:
     assert lab.store.get(WORKITEMS, "team-a", "et-1")["status"] == broken
 
 
+@pytest.mark.slow
 async def test_a_decision_that_cannot_be_read_has_an_event_and_is_not_taken_for_another(lab: Lab) -> None:
     lab.pipeline()
     lab.repository()

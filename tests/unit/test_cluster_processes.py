@@ -32,6 +32,7 @@ def test_a_part_is_started_once_and_anew_when_it_changes(state: Path) -> None:
     assert processes.running(state)["sleeper"].pid != first.pid
 
 
+@pytest.mark.slow
 def test_a_part_that_ends_is_told_with_the_end_of_its_log(state: Path) -> None:
     part = processes.Part("broken", ("sh", "-c", "echo no such flag >&2; exit 2"), lambda: True)
     with pytest.raises(ClusterError, match=r"broken ended instead of starting.*no such flag"):

@@ -67,6 +67,7 @@ def test_no_crd_is_left_over() -> None:
     assert {path.name for path in (ROOT / "crds").iterdir()} == set(RENDERED)
 
 
+@pytest.mark.slow
 def test_write_writes_what_render_says(tmp_path: Path) -> None:
     crd.write(tmp_path)
     assert {path.name: path.read_text(encoding="utf-8") for path in tmp_path.iterdir()} == crd.render()

@@ -120,6 +120,7 @@ def test_a_broken_one_falls_back_and_says_so(kind: str, template: str, problem: 
         ),
     ],
 )
+@pytest.mark.slow
 async def test_one_that_would_eat_the_operator_up_ends_apart_from_it(
     template: str, problem: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -161,6 +162,7 @@ def test_a_long_document_is_told_whole() -> None:
     assert "only the beginning" not in text
 
 
+@pytest.mark.slow
 def test_one_that_has_no_room_is_cut_and_says_so() -> None:
     table = "|a|b|\n|-|-|\n" + "|\n" * 20_000
     text, problem = messages.render("comment.QuestionsAsked", {"text": table, "file": "q.md"}, SUBJECT)
