@@ -30,9 +30,14 @@ CONTRACT = pathlib.Path(__file__).parent.parent / "contract"
 AGENT = pathlib.Path(__file__).with_name("script_agent.py")
 TEAM_LEAD = ("--as=team-lead", "--as-group=system:masters")
 """Who decides in these tests, with every right: nobody may decide in the name of another."""
-PATIENCE_SECONDS = 240
+PATIENCE_SECONDS = 360
 WATCH_SECONDS = 8
-"""Below pykube's own timeout of 10 s for a read: an item may be silent for longer."""
+"""Below pykube's own timeout for a read, READ_SECONDS: an item may be silent for longer."""
+READ_SECONDS = 60
+"""A machine that is busy may let an answer wait."""
+UNTIL_TOLD = "until [ -e /tmp/told ]; do sleep 0.2; done"
+"""What an agent's step or a gate's command runs to be in the middle of its work until `Lab.tell`, however slow the test
+is: no sleep is long enough for what a test does meanwhile."""
 
 WorkItem = pykube.object_factory
 """Made by `Lab` for the API group; pykube knows no custom resources by itself."""
@@ -172,6 +177,16 @@ class Lab:
             time.sleep(0.3)
         raise AssertionError(f"the agent of {item} did not start in {stage}: {self.status(item)}")
 
+    def tell(self, job: str) -> None:
+        """Let the agent, or the gate's command, of a Job go on from UNTIL_TOLD."""
+        # Its container may not be there yet.
+        touch = (*self.cluster.kubectl, "-n", self.namespace, "exec", f"job/{job}", "-c", "agent", "--")
+
+        def told() -> bool:
+            return subprocess.run([*touch, "touch", "/tmp/told"], capture_output=True, check=False).returncode == 0
+
+        until(told, f"{job} told")
+
     def paste(self, command: str, **words: str) -> str:
         """Run a command that a message offered in a person's shell; `words` replace its placeholders."""
         for placeholder, word in {"YOU": "team-lead", **words}.items():
@@ -226,6 +241,19 @@ class Lab:
                     return body
         status = json.dumps(body.get("status"), indent=1)
         raise AssertionError(f"{kind} {name} did not reach {what} in {seconds} s:\n{status}\n{self.operator.tail()}")
+
+
+def until(true: Callable[[], bool], what: str) -> None:
+    """Wait for what has no watch: look now and then."""
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while not true():
+        assert time.monotonic() < deadline, f"not {what} in {PATIENCE_SECONDS} s"
+        time.sleep(0.3)
+
+
+def job_of(pod: JSON) -> str:
+    """The name of the Job of a pod."""
+    return str(pod["metadata"]["labels"]["batch.kubernetes.io/job-name"])
 
 
 def condition(status: JSON, kind: str = "Ready") -> JSON:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.lab import Git, Lab, commands, only, said
+from tests.e2e.lab import UNTIL_TOLD, Git, Lab, commands, job_of, only, said
 
 pytestmark = pytest.mark.e2e
 
@@ -198,9 +198,10 @@ def test_an_approval_is_void_when_its_documents_change_later(world: World) -> No
 
 def test_after_a_persons_push_between_stages_the_gates_look_again(world: World) -> None:
     lab, git = world.lab, world.git
-    lab.item("moved-code", {"keepPrompts": True, "review": [{**APPROVED, "sleep": 3}, None]}, pipeline="whole")
-    lab.running("moved-code", "review")
+    lab.item("moved-code", {"keepPrompts": True, "review": [{**APPROVED, "run": UNTIL_TOLD}, None]}, pipeline="whole")
+    pod = lab.running("moved-code", "review")
     lab.suspend("moved-code")
+    lab.tell(job_of(pod))
     lab.wait_phase("moved-code", "Suspended")
     pushed = git.commit("workitem/moved-code", "src/feature.txt", "BROKEN\n", "Cleverer")
     lab.suspend("moved-code", False)

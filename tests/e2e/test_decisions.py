@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.lab import JSON, Git, Lab, commands, only, said
+from tests.e2e.lab import JSON, UNTIL_TOLD, Git, Lab, commands, only, said
 
 pytestmark = pytest.mark.e2e
 
@@ -25,12 +25,12 @@ NOWHERE = "0" * 40
 ITEMS: dict[str, tuple[str, dict[str, Any]]] = {
     # item: its pipeline and its script
     "approved": ("approval", {}),
-    "rejected": ("approval", {"keepPrompts": True}),
+    "rejected": ("approval", {"keepPrompts": True, "analysis": [None, {**ANALYSIS, "run": UNTIL_TOLD}]}),
     "contradicted": ("approval", {"keepPrompts": True}),
     "improved": ("approval", {}),
     "sent-back": (
         "approval",
-        {"keepPrompts": True, "analysis": [None, {**ANALYSIS, "sleep": 6}], "development": [GIVES_UP, None]},
+        {"keepPrompts": True, "analysis": [None, {**ANALYSIS, "run": UNTIL_TOLD}], "development": [GIVES_UP, None]},
     ),
     "asks": ("plain", {"keepPrompts": True, "analysis": [ASKS, None]}),
     "fails": ("plain", {"keepPrompts": True, "analysis": [GIVES_UP, None]}),
@@ -110,6 +110,7 @@ def test_reject_is_accepted_and_a_second_word_on_the_same_gate_is_ignored(world:
     assert world.told("rejected", first)[:2] == ("Accepted", "Rejected")
     second = lab.decide("rejected", comment="And once more.", reject={"gate": GATE})
     assert world.told("rejected", second)[:2] == ("Ignored", "NotAwaited")
+    lab.tell(lab.wait("rejected", lambda s: s.get("run") is not None, "its second run")["run"]["job"])
     lab.wait("rejected", lambda s: s["attempts"] == {"analysis": 2} and s["phase"] == "InReview", "InReview again")
     prompt = world.git.show("workitem/rejected", "docs/work-items/rejected/prompt-analysis-2.md")
     assert "The refund case is missing." in prompt
@@ -170,11 +171,12 @@ def test_send_back_goes_only_back_and_never_beside_a_run(world: World) -> None:
     assert world.told("sent-back", nowhere)[:2] == ("Ignored", "NoSuchStage")
     back = lab.decide("sent-back", comment="Use the existing price type.", sendBack={"stage": "analysis"})
     assert world.told("sent-back", back) == ("Accepted", "SentBack", "continues at stage analysis")
-    lab.wait("sent-back", lambda s: (s.get("run") or {}).get("stage") == "analysis", "the analysis")
+    status = lab.wait("sent-back", lambda s: (s.get("run") or {}).get("stage") == "analysis", "the analysis")
     beside = lab.decide("sent-back", sendBack={"stage": "analysis"})
     result, reason, message = world.told("sent-back", beside)
     assert (result, reason) == ("Ignored", "RunInProgress")
     assert "say it again when it is over" in message
+    lab.tell(status["run"]["job"])
     lab.wait_phase("sent-back", "InReview")
     ahead = lab.decide("sent-back", sendBack={"stage": "development"})
     assert world.told("sent-back", ahead)[:2] == ("Ignored", "StageAhead")

@@ -17,13 +17,14 @@ import pytest
 
 from tests.e2e import full_volume
 from tests.e2e.full_volume import FullVolume
-from tests.e2e.lab import JSON, Git, Lab, commands, only, said
+from tests.e2e.lab import JSON, UNTIL_TOLD, Git, Lab, commands, job_of, only, said
 from tests.e2e.session import GIT_NAMESPACE
 
 pytestmark = pytest.mark.e2e
 
 WORK = {"write": {"src/feature.txt": "a feature\n"}}
-FIRST_RUN_SLEEPS = {**WORK, "run": '[ "$WORKITEM_RUN" != 1 ] || sleep 200'}
+# Whatever the tests before it took, its first run is under way when something is done to it.
+FIRST_RUN_WAITS = {**WORK, "run": f'[ "$WORKITEM_RUN" != 1 ] || {UNTIL_TOLD}'}
 HALF = {"write": {"src/half.txt": "half\n"}}
 FILLS = {"run": "head -c 60000000 /dev/urandom > src/large || true"}
 REFUSES = "#!/bin/sh\necho 'policy: nobody pushes today' >&2\nexit 1\n"
@@ -44,21 +45,22 @@ def _few_retries(spec: JSON) -> None:
     spec["limits"]["maxInfraRetries"] = 1
 
 
-def _slow_gate(spec: JSON) -> None:
+def _waiting_gate(spec: JSON) -> None:
     only("development", gates=("tests-local",))(spec)
-    spec["stages"][0]["gates"][0]["command"]["run"] = ["sleep", "8"]
+    spec["stages"][0]["gates"][0]["command"]["run"] = ["sh", "-c", UNTIL_TOLD]
 
 
 PIPELINES: dict[str, Callable[[JSON], None]] = {
-    "work": only("development"),
+    "work": _developer(timeout="1h"),
     "two": only("development", "review"),
-    "slow": _developer(timeout="5s"),
+    # Time enough for the agent to write what is then kept.
+    "slow": _developer(timeout="20s"),
     "no-image": _developer(image="registry.invalid/no/such:image"),
     "late-env": _developer(envFrom=[{"secretRef": {"name": "late-env"}}]),
     "no-prompt": _developer(systemPromptFile=".agents/developer.md"),
     "no-cli": _developer(command=["no-such-cli"]),
     "few-retries": _few_retries,
-    "gate": _slow_gate,
+    "gate": _waiting_gate,
 }
 
 ITEMS: dict[str, tuple[str, str, dict[str, Any]]] = {
@@ -68,9 +70,9 @@ ITEMS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "away": ("work", "away", WORK),
     "slow": ("slow", "shop", {**HALF, "sleep": 200}),
     "hungry": ("work", "shop", {**HALF, "allocate": 600}),
-    "pod-deleted": ("work", "shop", FIRST_RUN_SLEEPS),
-    "pod-forced": ("work", "shop", FIRST_RUN_SLEEPS),
-    "job-deleted": ("work", "shop", FIRST_RUN_SLEEPS),
+    "pod-deleted": ("work", "shop", FIRST_RUN_WAITS),
+    "pod-forced": ("work", "shop", FIRST_RUN_WAITS),
+    "job-deleted": ("work", "shop", FIRST_RUN_WAITS),
     "late-secret": ("work", "late-secret", WORK),
     "no-prompt": ("no-prompt", "shop", WORK),
     "no-cli": ("no-cli", "shop", WORK),
@@ -145,6 +147,18 @@ def world(shared_lab: Lab) -> Iterator[World]:
         yield World(lab, gits, tiny)
 
 
+def test_a_git_server_that_is_away_is_named_waited_for_and_never_counted_as_rework(world: World) -> None:
+    # The first of all: the longer it is away, the longer the item waits before it tries again.
+    lab = world.lab
+    lost = lab.wait("away", lambda s: bool(s.get("runs")), "the end of its first run")["runs"][0]
+    assert (lost["result"], lost["reason"]) == ("Lost", "RemoteUnreachable")
+    assert f"http://git-away.{GIT_NAMESPACE}.svc/" in lost["message"]
+    _service(lab, "git-away", lab.git_server.labels)
+    status = lab.wait_phase("away", "Done")
+    assert {run["attempt"] for run in status["runs"]} == {1}
+    assert status["usage"]["runs"] == 1
+
+
 def test_a_pod_deleted_by_hand_is_infrastructure_and_the_run_is_repeated(world: World) -> None:
     lab = world.lab
     for item, force in (("pod-deleted", ()), ("pod-forced", ("--force", "--grace-period=0"))):
@@ -160,21 +174,9 @@ def test_a_pod_deleted_by_hand_is_infrastructure_and_the_run_is_repeated(world: 
         assert status["infraRetries"] == 0
 
 
-def test_a_git_server_that_is_away_is_named_waited_for_and_never_counted_as_rework(world: World) -> None:
-    lab = world.lab
-    lost = lab.wait("away", lambda s: bool(s.get("runs")), "the end of its first run")["runs"][0]
-    assert (lost["result"], lost["reason"]) == ("Lost", "RemoteUnreachable")
-    assert f"http://git-away.{GIT_NAMESPACE}.svc/" in lost["message"]
-    _service(lab, "git-away", lab.git_server.labels)
-    status = lab.wait_phase("away", "Done")
-    assert {run["attempt"] for run in status["runs"]} == {1}
-    assert status["usage"]["runs"] == 1
-
-
 def test_a_job_deleted_by_hand_while_it_runs_is_infrastructure(world: World) -> None:
     lab = world.lab
-    lab.running("job-deleted", "development")
-    first = lab.status("job-deleted")["run"]["job"]
+    first = job_of(lab.running("job-deleted", "development"))
     lab.kubectl("delete", "job", first, "--wait=false")
     status = lab.wait_phase("job-deleted", "Done")
     assert [run["result"] for run in status["runs"]] == ["Lost", "Succeeded"]
@@ -193,12 +195,13 @@ def test_a_job_deleted_after_its_end_was_recorded_changes_nothing(world: World) 
 
 def test_a_job_deleted_between_its_end_and_the_look_at_it_runs_again_on_its_own_commit(world: World) -> None:
     lab = world.lab
-    item = lab.item("job-deleted-late", {"development": [{**WORK, "sleep": 3}]}, pipeline="work")
-    lab.running(item, "development")
-    job = lab.status(item)["run"]["job"]
+    item = lab.item("job-deleted-late", {"development": [FIRST_RUN_WAITS]}, pipeline="work")
+    job = job_of(lab.running(item, "development"))
     with lab.operator.asleep():
+        lab.tell(job)
         lab.kubectl("wait", "job", job, "--for=condition=Complete", "--timeout=120s")
-        lab.kubectl("delete", "job", job, "--timeout=120s")
+        # With its pod: the garbage collector would take that a moment later, and until then it tells how it ended.
+        lab.kubectl("delete", "job", job, "--cascade=foreground", "--timeout=120s")
     status = lab.wait_phase(item, "Done")
     assert [(run["result"], run["reason"]) for run in status["runs"]] == [
         ("Lost", "JobDeleted"),
@@ -212,10 +215,13 @@ def test_a_gates_job_deleted_by_hand_is_started_again_and_is_no_rework(world: Wo
     lab = world.lab
     lab.item("gate-deleted", pipeline="gate")
     status = lab.wait("gate-deleted", lambda s: bool(s.get("gates")) and bool(s["gates"][0].get("jobUID")), "a Job")
-    lab.kubectl("delete", "job", status["gates"][0]["job"], "--wait=false")
+    first = status["gates"][0]["job"]
+    lab.kubectl("delete", "job", first, "--wait=false")
+    status = lab.wait("gate-deleted", lambda s: s["gates"][0].get("job") not in (None, first), "another Job")
+    lab.tell(status["gates"][0]["job"])
     done = lab.wait_phase("gate-deleted", "Done")
     assert done["gates"][0]["result"] == "Passed"
-    assert done["gates"][0]["job"] != status["gates"][0]["job"]
+    assert done["gates"][0]["job"] == status["gates"][0]["job"]
     assert not done.get("rework")
     assert len(done["runs"]) == 1
 
@@ -226,7 +232,7 @@ def test_a_timeout_keeps_the_work_and_says_timed_out(world: World) -> None:
     run = world.lab.status("slow")["runs"][0]
     assert (run["result"], run["exitCode"]) == ("TimedOut", 124)
     assert world.shop.show("workitem/slow", "src/half.txt") == "half\n"
-    assert "ended at its limit of 5 seconds" in world.lab.paste(commands(message)[0])
+    assert "ended at its limit of 20 seconds" in world.lab.paste(commands(message)[0])
 
 
 def test_out_of_memory_keeps_the_work_and_names_the_limit(world: World) -> None:
@@ -238,7 +244,7 @@ def test_out_of_memory_keeps_the_work_and_names_the_limit(world: World) -> None:
 
 def test_an_evicted_pod_is_infrastructure(world: World) -> None:
     lab = world.lab
-    item = lab.item("evicted", {"development": [FIRST_RUN_SLEEPS]}, pipeline="work")
+    item = lab.item("evicted", {"development": [FIRST_RUN_WAITS]}, pipeline="work")
     pod = lab.running(item, "development")["metadata"]["name"]
     eviction = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": pod, "namespace": lab.namespace}}
     where = f"/api/v1/namespaces/{lab.namespace}/pods/{pod}/eviction"
@@ -308,9 +314,10 @@ def test_a_missing_base_branch_is_named_and_a_retry_finds_it(world: World) -> No
 
 def test_a_branch_that_somebody_deleted_is_named_and_a_retry_finds_it_again(world: World) -> None:
     lab, git = world.lab, world.shop
-    item = lab.item("branch-gone", {"development": [{**WORK, "sleep": 3}]}, pipeline="two")
-    lab.running(item, "development")
+    item = lab.item("branch-gone", {"development": [{**WORK, "run": UNTIL_TOLD}]}, pipeline="two")
+    pod = lab.running(item, "development")
     lab.suspend(item)
+    lab.tell(job_of(pod))
     head = lab.wait_phase(item, "Suspended")["head"]
     git("branch", "-D", f"workitem/{item}")
     lab.suspend(item, False)
@@ -362,10 +369,11 @@ def test_a_repository_that_the_server_does_not_have_is_named_and_a_retry_finds_i
 
 def test_a_branch_that_somebody_moved_meanwhile_keeps_both_works(world: World) -> None:
     lab, git = world.lab, world.shop
-    review = {"write": {"{docs}/12-review.md": "Verdict: APPROVED\n"}, "sleep": 8}
+    review = {"write": {"{docs}/12-review.md": "Verdict: APPROVED\n"}, "run": f"[ $WORKITEM_RUN != 2 ] || {UNTIL_TOLD}"}
     lab.item("raced", {"review": [review]}, pipeline="two")
-    lab.running("raced", "review")
+    pod = lab.running("raced", "review")
     pushed = git.commit("workitem/raced", "src/person.txt", "mine\n")
+    lab.tell(job_of(pod))
     status = lab.wait_phase("raced", "Done")
 
     lost = status["runs"][1]
@@ -380,11 +388,12 @@ def test_a_branch_that_somebody_moved_meanwhile_keeps_both_works(world: World) -
 def test_a_git_server_that_is_away_at_the_push_is_waited_for(world: World) -> None:
     lab = world.lab
     lab.wait_phase("away", "Done")
-    item = lab.item("away-push", {"development": [{**WORK, "sleep": 4}]}, pipeline="work", repository="away")
-    pod = lab.running(item, "development")["metadata"]["name"]
+    item = lab.item("away-push", {"development": [{**WORK, "run": UNTIL_TOLD}]}, pipeline="work", repository="away")
+    pod = lab.running(item, "development")
     _service(lab, "git-away", {"nobody": "here"})
+    lab.tell(job_of(pod))
     ended = "jsonpath={.status.containerStatuses[?(@.name=='agent')].state.terminated.exitCode}=0"
-    lab.kubectl("wait", "pod", pod, f"--for={ended}", "--timeout=120s")
+    lab.kubectl("wait", "pod", pod["metadata"]["name"], f"--for={ended}", "--timeout=120s")
     _service(lab, "git-away", lab.git_server.labels)
     status = lab.wait_phase(item, "Done")
     assert [run["result"] for run in status["runs"]] == ["Succeeded"]

@@ -30,7 +30,7 @@ from hack.gitea.client import Client, Repository
 from hack.gitea.errors import GiteaError
 from tests.e2e import session
 from tests.e2e.crossing import Crossing, crossing
-from tests.e2e.lab import PATIENCE_SECONDS, Lab, only, said
+from tests.e2e.lab import PATIENCE_SECONDS, UNTIL_TOLD, Lab, job_of, only, said
 from tests.e2e.operator_process import OperatorProcess
 
 pytestmark = [pytest.mark.e2e, pytest.mark.alone, pytest.mark.timeout(1200)]
@@ -143,8 +143,9 @@ def story(shared_lab: Lab) -> Iterator[Story]:
         thread = threading.Thread(target=ci.run, daemon=True)
         thread.start()
         # In the middle of its last run, so that its merge is left to a person.
-        lab.running("by-hand", "deploy")
+        pod = lab.running("by-hand", "deploy")
         lab.suspend("by-hand")
+        lab.tell(job_of(pod))
         waited = {name: said(status) for name, status in away.items()}
         yield Story(lab, repository, between, ci, waited, opened, base, ann, hooks)
         ci.stop()
@@ -231,8 +232,8 @@ def _create(lab: Lab) -> None:
             writes[0]["write"], writes[1]["write"] = {"src/price.txt": "ours\n"}, {"src/price.txt": "theirs\n"}
             script["keepPrompts"] = True
         if name == "by-hand":
-            # Long enough to be suspended in the middle.
-            script["deploy"] = [{"write": {"{docs}/14-deploy.md": "Released.\n"}, "sleep": 15}]
+            # It is suspended in the middle.
+            script["deploy"] = [{"write": {"{docs}/14-deploy.md": "Released.\n"}, "run": UNTIL_TOLD}]
         lab.item(name, script, **({"pipeline": PIPELINES[name]} if name in PIPELINES else {}))
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.lab import JSON, Lab, commands, condition, only, said
+from tests.e2e.lab import JSON, UNTIL_TOLD, Lab, commands, condition, only, said
 
 pytestmark = pytest.mark.e2e
 
@@ -25,7 +25,7 @@ CODE = {"write": {"src/feature.txt": "a feature\n"}}
 def _short_lived(spec: JSON) -> None:
     only("analysis", "development", gates=(GATE, "tests-local"))(spec)
     spec["ttlSecondsAfterFinished"] = TTL
-    spec["stages"][1]["gates"][0]["command"]["run"] = ["sleep", "5"]
+    spec["stages"][1]["gates"][0]["command"]["run"] = ["sh", "-c", UNTIL_TOLD]
 
 
 PIPELINES: dict[str, Callable[[JSON], None]] = {
@@ -96,9 +96,10 @@ def test_a_limit_blocks_until_it_is_raised_and_a_retry_goes_on_where_it_stopped(
 
 
 def test_suspend_during_a_run_lets_it_end_and_starts_no_other(lab: Lab) -> None:
-    lab.item("paused-running", {"development": [{**CODE, "sleep": 3}]}, pipeline="two")
-    lab.wait("paused-running", lambda s: s.get("run") is not None, "a run")
+    lab.item("paused-running", {"development": [{**CODE, "run": UNTIL_TOLD}]}, pipeline="two")
+    status = lab.wait("paused-running", lambda s: s.get("run") is not None, "a run")
     lab.suspend("paused-running")
+    lab.tell(status["run"]["job"])
     status = lab.wait_phase("paused-running", "Suspended")
     assert [run["result"] for run in status["runs"]] == ["Succeeded"]
     assert "set it to false to go on" in said(status)[1]
@@ -134,14 +135,19 @@ def test_jobs_and_logs_stay_until_the_item_is_over_and_go_after_the_ttl(lab: Lab
     first = status["runs"][0]["job"]
     assert "ttlSecondsAfterFinished" not in lab.get("job", first)["spec"]
     lab.approve("short-lived")
-    status = lab.wait("short-lived", lambda s: s.get("stage") == "development" and bool(s["gates"][-1].get("job")))
+    status = lab.wait("short-lived", lambda s: s.get("stage") == "development" and bool(s["gates"][-1].get("jobUID")))
     for run in status["runs"]:
         assert "stage " in lab.kubectl("logs", f"job/{run['job']}", "-c", "agent")
         assert "ttlSecondsAfterFinished" not in lab.get("job", run["job"])["spec"]
+    gate = status["gates"][-1]["job"]
+    # The time counts from a Job's end, not the item's: where the operator looks late, all are gone at once but this.
+    lab.kubectl("patch", "job", gate, "--type=merge", "-p", '{"metadata": {"finalizers": ["workitems.dev/e2e"]}}')
+    lab.tell(gate)
     lab.wait_phase("short-lived", "Done")
     lab.wait("short-lived", lambda s: all(effect["state"] == "Done" for effect in s["effects"]), "its effects")
     selector = "workitems.dev/item=short-lived"
     released = lab.kubectl("get", "jobs", "-l", selector, "-o", "jsonpath={.items[*].spec.ttlSecondsAfterFinished}")
     assert set(released.split()) == {str(TTL)}
+    lab.kubectl("patch", "job", gate, "--type=merge", "-p", '{"metadata": {"finalizers": null}}')
     lab.kubectl("wait", "jobs", "-l", selector, "--for=delete", "--timeout=120s")
     assert lab.status("short-lived")["phase"] == "Done"

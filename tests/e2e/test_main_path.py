@@ -7,7 +7,7 @@ import json
 import pytest
 import yaml
 
-from tests.e2e.lab import Lab, only
+from tests.e2e.lab import UNTIL_TOLD, Lab, only
 from workitems.api import API_VERSION
 
 pytestmark = pytest.mark.e2e
@@ -53,7 +53,8 @@ def test_what_is_in_git_is_never_fought_over(lab: Lab) -> None:
     item = {"apiVersion": API_VERSION, "kind": "WorkItem", "metadata": {"name": "in-git"}, "spec": spec}
     apply = ("apply", "--server-side", "--field-manager=gitops", "-f", "-")
     lab.kubectl(*apply, stdin=yaml.safe_dump(item))
-    lab.wait_phase("in-git", "Done")
+    # With its last word: that it let go of its Jobs is written a moment after its end.
+    lab.wait("in-git", lambda status: status.get("phase") == "Done" and "outbox" not in status, "its end")
     assert lab.kubectl("diff", *apply[1:], stdin=yaml.safe_dump(item)) == ""
     before = lab.get("workitem", "in-git")
     lab.kubectl(*apply, stdin=yaml.safe_dump(item))
@@ -166,10 +167,10 @@ def test_an_older_commit_is_not_approved_and_the_decision_says_so(lab: Lab) -> N
     item = lab.item("void")
     lab.wait_phase(item, "InReview")
     name = lab.decide(item, approve={"gate": "analysis-approved", "commit": "0" * 40})
-    answered = lab.watch("Decision", name, lambda d: bool((d.get("status") or {}).get("result")), "an answer", 30)
+    answered = lab.acknowledged(name)
 
-    assert answered["status"]["result"] == "Void"
-    assert lab.status(item)["head"] in answered["status"]["message"]
+    assert answered["result"] == "Void"
+    assert lab.status(item)["head"] in answered["message"]
     assert lab.status(item)["phase"] == "InReview"
 
 
@@ -191,13 +192,15 @@ def test_runs_queue_by_priority_and_say_behind_whom(lab: Lab) -> None:
 
     lab.pipeline(change=one_at_a_time)
     script = {"analysis": [{**_analysis(), "sleep": 5}]}
-    lab.item("first", script)
-    lab.wait("first", lambda status: status.get("phase") == "InProgress", "its run")
+    # Under way until both others are seen to wait for it.
+    lab.item("first", {"analysis": [{**_analysis(), "run": UNTIL_TOLD}]})
+    status = lab.wait("first", lambda status: status.get("run") is not None, "its run")
     lab.item("low", script)
     lab.wait_phase("low", "Queued")
     lab.item("high", script, priority=10)
     queued = lab.wait_phase("high", "Queued")
     assert "first" in next(c["message"] for c in queued["conditions"] if c["type"] == "Ready")
+    lab.tell(status["run"]["job"])
     for name in ("first", "high", "low"):
         lab.wait_phase(name, "InReview")
     ended = {name: lab.status(name)["runs"][0]["startedAt"] for name in ("first", "high", "low")}
