@@ -13,7 +13,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.e2e.admission.cases import BASES
-from tests.e2e.lab import JSON, Lab, only
+from tests.e2e.lab import JSON, Lab, only, until
 from tests.e2e.session import OPERATOR_NAMESPACE
 
 pytestmark = pytest.mark.e2e
@@ -23,6 +23,7 @@ ELSEWHERE = "system:serviceaccount:flux-system:kustomize-controller"
 COLLECTOR = "system:serviceaccount:kube-system:namespace-controller"
 """Deletes what is in a namespace that somebody has deleted: without it that would never end."""
 REFUSED = "agents write no"
+TAKEN_UP = "known to the API server's authorizer, which hears of new rights a moment later"
 LABEL = json.dumps({"metadata": {"labels": {"written-by": "an-agent"}}})
 TRIES: dict[str, list[str]] = {
     "create": ["create", "-f", "-"],
@@ -74,6 +75,7 @@ def written(shared_lab: Lab) -> Lab:
     for kind in BASES:
         body = named(kind, "there", "team-lead")
         shared_lab.apply(body, user=("--as=team-lead", "--as-group=system:masters"))
+    until(lambda: "created" in attempt(shared_lab, PERSON, "WorkItem", "create"), TAKEN_UP)
     return shared_lab
 
 
@@ -93,6 +95,8 @@ def in_the_operators_namespace(written: Lab) -> Iterator[None]:
     binding = rights(PERSON, ELSEWHERE, COLLECTOR, account(written))
     text = json.dumps({"apiVersion": "v1", "kind": "List", "items": binding})
     written.kubectl(*where, "apply", "-f", "-", stdin=text)
+    can = ("auth", "can-i", "create", "pipelines.workitems.dev", f"--as={PERSON}")
+    until(lambda: written.kubectl(*where, *can, check=False).startswith("yes"), TAKEN_UP)
     yield
     written.kubectl(*where, "delete", "-f", "-", stdin=text)
 

@@ -191,6 +191,8 @@ def test_who_decides_is_who_sends_it_and_approving_takes_the_right_to(release: R
         arguments = ["create", "--dry-run=server", "-f", "-", f"--as={who}"]
         return lab.kubectl(*arguments, stdin=json.dumps(body), check=False)
 
+    # The API server takes up a changed policy within a second or two.
+    release.until(lambda: "created" in answer(bot, decision("a", "plane:boss", retry={})), "open to its bridge")
     assert "created" in answer("anna", decision("a", "anna", retry={}))
     assert "nobody decides in the name of another" in answer("anna", decision("a", "boss", retry={}))
     assert "anna may not approve or reject for WorkItem et-1" in answer("anna", decision("a", "anna", **APPROVE))
@@ -214,15 +216,16 @@ def test_an_agents_account_does_not_write_the_pipelines_that_others_fall_back_to
     release.kubectl("create", "rolebinding", "writers", f"--clusterrole={role}", *users)
     limits = '{"spec":{"limits":{"maxRuns":99}}}'
     patch = ["patch", "pipeline", "default", "--type=merge", "-p", limits, "--dry-run=server"]
-    for who in agents:
-        said = release.lab.kubectl("-n", release.namespace, *patch, f"--as={who}", check=False)
-        assert "agents write no pipelines" in said, who
 
     def labels(who: str) -> str:
         words = ("label", "pipeline", "default", "of=somebody", "--dry-run=server", f"--as={who}")
         return release.lab.kubectl("-n", release.namespace, *words, check=False)
 
-    assert "labeled" in labels(gitops)
+    # By a right that the API server has only just heard of, as all of them have it.
+    release.until(lambda: "labeled" in labels(gitops), "open to the ones bound")
+    for who in agents:
+        said = release.lab.kubectl("-n", release.namespace, *patch, f"--as={who}", check=False)
+        assert "agents write no pipelines" in said, who
     assert "labeled" in labels(stranger), "nothing tells it from the one before"
     trusted = f"--set-json=admission.trustedServiceAccounts={json.dumps([gitops])}"
     release.upgrade(CHART, "--set=admission.trustElsewhere=false", trusted)
@@ -239,7 +242,9 @@ def test_the_pipeline_follows_the_release_until_somebody_edits_it(release: Relea
         return [gate["name"] for gate in release.pipeline()["stages"][0]["gates"]]
 
     def brought(runs: int) -> JSON:
-        release.until(lambda: release.pipeline()["limits"]["maxRuns"] == runs, f"brought with maxRuns {runs}")
+        # Perhaps not there yet: the new pod is ready before it leads.
+        get = ("get", "pipeline", "default", "--ignore-not-found", "-o", "jsonpath={.spec.limits.maxRuns}")
+        release.until(lambda: release.kubectl(*get) == str(runs), f"brought with maxRuns {runs}")
         return release.pipeline()
 
     def heard(words: str) -> None:
@@ -270,8 +275,16 @@ def test_the_pipeline_follows_the_release_until_somebody_edits_it(release: Relea
 
 
 SEND = """
-import hashlib, hmac, sys, urllib.request
+import hashlib, hmac, socket, sys, time, urllib.request
 url, key = sys.argv[1:]
+host = urllib.parse.urlsplit(url).hostname
+# Every node learns by itself which pod is behind a Service: until this one has, nobody answers.
+for _ in range(600):
+    try:
+        socket.create_connection((host, 80), timeout=20).close()
+        break
+    except OSError:
+        time.sleep(0.2)
 body = b'{"ref": "refs/heads/main"}'
 signature = hmac.new(key.encode(), body, hashlib.sha256).hexdigest()
 headers = {"Content-Type": "application/json", "X-Gitea-Event": "push", "X-Gitea-Signature": signature}
@@ -379,6 +392,8 @@ def test_another_channel_is_told_by_an_image_with_the_extra_and_one_without_it_s
     status = lab.wait("with", lambda s: s.get("phase") == "Done" and "outbox" not in s, "told")
     (effect,) = [effect for effect in status["effects"] if effect["target"] == "notify-0"]
     assert effect["state"] == "Done", effect
+    # What a container prints is in its log a moment later.
+    release.until(lambda: '"with ' in lab.kubectl("logs", "receiver"), "printed")
     told = [json.loads(line)["message"] for line in lab.kubectl("logs", "receiver").splitlines()]
     (message,) = [message for message in told if message.startswith("with ")]
     assert message.startswith(f"with Item with\n✅ Done: branch with is ready at {status['head'][:12]}")

@@ -26,6 +26,7 @@ from hack.cluster import settings, shell
 from hack.cluster.local import LocalCluster
 from hack.cluster.model import Cluster
 from tests.e2e import session
+from tests.e2e.lab import until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.alone]
 
@@ -150,7 +151,8 @@ def test_secrets_that_are_not_named_cannot_be_read(cluster: Cluster) -> None:
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         return done.stdout + done.stderr
 
-    assert 'secrets "shop-git" not found' in asked("get", "secret", "shop-git")
+    # The API server's authorizer hears of new rights a moment later.
+    until(lambda: 'secrets "shop-git" not found' in asked("get", "secret", "shop-git"), "allowed what is named")
     # The words that `cluster.py` reads as a right that is lacking.
     assert 'cannot get resource "secrets"' in asked("get", "secret", "other-git")
     assert 'cannot list resource "secrets"' in asked("get", "secrets")
