@@ -17,7 +17,8 @@ from tests.e2e.lab import JSON, Lab, only, said
 
 pytestmark = [pytest.mark.e2e, pytest.mark.alone, pytest.mark.timeout(900)]
 
-FIRST_RUN_SLEEPS = {"run": "test $WORKITEM_RUN != 1 || sleep 600", "write": {"src/feature.txt": "a feature\n"}}
+# It writes at its end alone: once the kubelet is back it has a second to end, which may be enough for a push.
+FIRST_RUN_SLEEPS = {"run": "test $WORKITEM_RUN != 1 || sleep 600; mkdir -p src; echo a feature > src/feature.txt"}
 OUT_OF_SERVICE = "node.kubernetes.io/out-of-service=nodeshutdown:NoExecute"
 
 
