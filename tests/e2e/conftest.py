@@ -24,7 +24,7 @@ from hack.cluster import images
 from hack.cluster.model import Cluster
 from hack.gitserver.manifests import GitServer, secret
 from tests.e2e import session
-from tests.e2e.lab import Lab, agent_config_map
+from tests.e2e.lab import READ_SECONDS, Lab, agent_config_map
 from tests.e2e.operator_process import OperatorProcess
 
 END = pytest.StashKey[contextlib.ExitStack]()
@@ -32,6 +32,8 @@ SHARED = pytest.StashKey[session.Shared]()
 MESSAGE = "workitems_e2e"
 SPREAD = {"test_main_path.py"}
 """Modules whose tests have a namespace each, so that any process may take any of them."""
+TIMEOUT_SECONDS = 900
+"""Of a test with all that it shares: each of its waits ends by itself, and says what it has waited for."""
 
 
 # --- several processes
@@ -64,6 +66,13 @@ class _ByModule(LoadScopeScheduling):  # type: ignore[misc]  # xdist has no type
     def _split_scope(self, nodeid: str) -> str:
         module = nodeid.partition("::")[0]
         return nodeid if module.rpartition("/")[2] in SPREAD else module
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The timeout of pyproject.toml is shorter than two waits in a row may be on a slow machine."""
+    for item in items:
+        if item.path.is_relative_to(session.ROOT / "tests" / "e2e") and not item.get_closest_marker("timeout"):
+            item.add_marker(pytest.mark.timeout(TIMEOUT_SECONDS))
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
@@ -121,7 +130,7 @@ def api(cluster: Cluster) -> pykube.HTTPClient:
     """pykube-ng on the tests' context."""
     config = pykube.KubeConfig.from_file(str(cluster.kubeconfig))
     config.set_current_context(cluster.context)
-    return pykube.HTTPClient(config)
+    return pykube.HTTPClient(config, timeout=READ_SECONDS)
 
 
 # --- what a test has for itself

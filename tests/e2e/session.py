@@ -104,7 +104,7 @@ def prepare_cluster() -> Cluster:
     # Of a test_chart that was killed.
     kinds = "clusterrole,validatingadmissionpolicy,validatingadmissionpolicybinding"
     kubectl(cluster, "delete", kinds, "-l", "app.kubernetes.io/instance=release")
-    kubectl(cluster, "delete", "namespace", "-l", "workitems.dev/e2e=true", "--wait=true", "--timeout=120s")
+    kubectl(cluster, "delete", "namespace", "-l", "workitems.dev/e2e=true", "--wait=true", "--timeout=300s")
     return cluster
 
 

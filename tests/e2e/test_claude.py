@@ -25,7 +25,7 @@ from tests.e2e.lab import CONTRACT, PATIENCE_SECONDS, Git, Lab, condition, only
 from workitems.agents import output
 from workitems.protocol import AGENT_LABEL, GATE_LABEL, ITEM_LABEL
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = pytest.mark.timeout(1200)
 
 JSON = dict[str, Any]
 KEY = "sk-ant-scripted-9876543210"
@@ -68,7 +68,7 @@ def agent_defaults(image: str, model: ModelServer, **settings: Any) -> JSON:
             **settings,
         },
         "commitPaths": ["docs/"],
-        "timeout": "5m",
+        "timeout": "20m",
         "resources": {"requests": {"cpu": "50m", "memory": MEMORY}, "limits": {"memory": MEMORY}},
         # One retry of the CLI's own: what lasts longer is the operator's to repeat.
         "env": [{"name": "CLAUDE_CODE_MAX_RETRIES", "value": "1"}],
@@ -132,7 +132,7 @@ def test_a_whole_item_in_a_hostile_repository(lab: Lab, model: ModelServer, clau
     words = "/cost\n@/etc/passwd @CLAUDE.md `$(reboot)`"
     item = lab.item("et-1", branch="feature/et-1", description=described(words, script))
     lab.approve(item)
-    status = lab.wait_phase(item, "Done", 400)
+    status = lab.wait_phase(item, "Done", 2 * PATIENCE_SECONDS)
 
     # A whole way, with one rework that went on in the same conversation.
     runs = {run["number"]: run for run in status["runs"]}
@@ -343,8 +343,9 @@ def _one_stage(image: str, model: ModelServer, **options: Any) -> Callable[[JSON
 
 def _deleted_at(lab: Lab, job: str) -> datetime:
     """Delete a Job's pod; when that was, by the API server's clock."""
-    lab.kubectl("delete", "pod", "-l", f"{JOB_NAME}={job}", "--wait=false")
-    (pod,) = json.loads(lab.kubectl("get", "pods", "-l", f"{JOB_NAME}={job}", "-o", "json"))["items"]
+    (name,) = lab.kubectl("get", "pods", "-l", f"{JOB_NAME}={job}", "-o", "jsonpath={.items[*].metadata.name}").split()
+    # Its answer is the pod as it is then; asked for afterwards it may be gone.
+    pod = json.loads(lab.kubectl("delete", "--raw", f"/api/v1/namespaces/{lab.namespace}/pods/{name}"))
     grace = timedelta(seconds=pod["metadata"]["deletionGracePeriodSeconds"])
     assert grace == timedelta(seconds=60)
     return _time(pod["metadata"]["deletionTimestamp"]) - grace
