@@ -6,6 +6,7 @@ acknowledgements are set, not added. So a kill between any two of these calls lo
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 from workitems import cluster, views
@@ -84,13 +85,19 @@ class Actor:
                 await self.acknowledge(namespace, action, item)
 
     async def _release_jobs(self, item: WorkItem, ttl_seconds: int) -> None:
-        """Let the Jobs and their logs go. Not before the end: a Job that a TTL takes too early becomes a second run."""
+        """Let the Jobs and their logs go, so long after the item's end: a Job's TTL counts from its own.
+
+        Not before the end: a Job that a TTL takes too early becomes a second run.
+        """
         namespace = item.metadata.namespace
         selector = f"{ITEM_LABEL}={item.metadata.name}"
         async for job in self._api.list(cluster.JOBS, namespace, label_selector=selector):
             owners = job["metadata"].get("ownerReferences") or ()
             if any(owner["uid"] == item.metadata.uid for owner in owners):
-                patch = {"spec": {"ttlSecondsAfterFinished": ttl_seconds}}
+                ended, over = views.job_ended(job), item.status.finished_at
+                before = over - ended if over is not None and ended is not None else timedelta()
+                seconds = ttl_seconds + max(int(before.total_seconds()), 0)
+                patch = {"spec": {"ttlSecondsAfterFinished": seconds}}
                 await self._api.merge_patch(cluster.JOBS, namespace, job["metadata"]["name"], patch)
 
     async def acknowledge(self, namespace: str, action: Acknowledge, item: WorkItem | None = None) -> None:

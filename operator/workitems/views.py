@@ -30,6 +30,13 @@ def job(name: str, body: JSON | None, pods: list[JSON]) -> JobView:
     )
 
 
+def job_ended(body: JSON) -> datetime | None:
+    """When a Job ended, as its TTL counts; None: it has not."""
+    conditions = (body.get("status") or {}).get("conditions") or ()
+    ends = (c for c in conditions if c["type"] in ("Complete", "Failed") and c["status"] == "True")
+    return next((_time(c.get("lastTransitionTime")) for c in ends), None)
+
+
 def pod(body: JSON) -> PodView:
     """One Pod."""
     metadata, status = body["metadata"], body.get("status") or {}

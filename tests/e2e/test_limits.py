@@ -140,14 +140,15 @@ def test_jobs_and_logs_stay_until_the_item_is_over_and_go_after_the_ttl(lab: Lab
         assert "stage " in lab.kubectl("logs", f"job/{run['job']}", "-c", "agent")
         assert "ttlSecondsAfterFinished" not in lab.get("job", run["job"])["spec"]
     gate = status["gates"][-1]["job"]
-    # The time counts from a Job's end, not the item's: where the operator looks late, all are gone at once but this.
+    # What is looked at too late to be there still is held by this.
     lab.kubectl("patch", "job", gate, "--type=merge", "-p", '{"metadata": {"finalizers": ["workitems.dev/e2e"]}}')
     lab.tell(gate)
     lab.wait_phase("short-lived", "Done")
     lab.wait("short-lived", lambda s: all(effect["state"] == "Done" for effect in s["effects"]), "its effects")
     selector = "workitems.dev/item=short-lived"
     released = lab.kubectl("get", "jobs", "-l", selector, "-o", "jsonpath={.items[*].spec.ttlSecondsAfterFinished}")
-    assert set(released.split()) == {str(TTL)}
+    # From its own end each, so that all go at the same time.
+    assert min(map(int, released.split())) >= TTL
     lab.kubectl("patch", "job", gate, "--type=merge", "-p", '{"metadata": {"finalizers": null}}')
     lab.kubectl("wait", "jobs", "-l", selector, "--for=delete", "--timeout=120s")
     assert lab.status("short-lived")["phase"] == "Done"

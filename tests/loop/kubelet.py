@@ -210,7 +210,9 @@ class Kubelet:
     def _complete(self, uid: str) -> None:
         job = self._job(uid)
         if job is not None:
-            status = {"conditions": [{"type": "Complete", "status": "True"}], "succeeded": 1}
+            at = self.store.clock().strftime("%Y-%m-%dT%H:%M:%SZ")
+            condition = {"type": "Complete", "status": "True", "lastTransitionTime": at}
+            status = {"conditions": [condition], "succeeded": 1}
             self.store.put(JOBS, {**job, "status": status})
 
     def _remove_pod(self, pod: JSON) -> None:

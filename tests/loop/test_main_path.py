@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
+from datetime import datetime, timedelta
 
 from tests.loop.lab import Lab
 from tests.loop.store import DECISIONS, JOBS, NAMESPACES, REVISIONS, WORKITEMS
-from tests.unit.core.world import review
+from tests.unit.core.world import default_pipeline, review
 from workitems import crd
 
 PATH = [
@@ -56,7 +57,33 @@ async def test_the_default_pipeline_with_an_approval_and_a_rework(lab: Lab) -> N
     }
     assert lab.decision("et-1-approve-1") == ("Accepted", "Approved")
     assert lab.ready("et-1")[0] == "Done"
-    assert all(job["spec"]["ttlSecondsAfterFinished"] == 604_800 for job in lab.store.list(JOBS))
+    assert all(job["spec"]["ttlSecondsAfterFinished"] >= 604_800 for job in lab.store.list(JOBS))
+    await lab.stop()
+
+
+async def test_jobs_stay_so_long_after_the_items_end_however_long_it_took(lab: Lab) -> None:
+    """A Job's TTL counts from its own end, and an item may wait for people for longer than that."""
+    lab.repository()
+    spec = default_pipeline()
+    lab.pipeline({**spec, "ttlSecondsAfterFinished": 60})
+    lab.start()
+    lab.item("et-1")
+    await lab.until_phase("InReview", "et-1")
+    await lab.rest(600)
+    lab.decide("et-1", "approve", {"gate": "analysis-approved", "commit": lab.status("et-1").head})
+    await lab.until_phase("Done", "et-1")
+    await lab.rest()
+    over = lab.status("et-1").finished_at
+    assert over is not None
+    gone = {
+        job["metadata"]["name"]: datetime.fromisoformat(job["status"]["conditions"][0]["lastTransitionTime"])
+        + timedelta(seconds=job["spec"]["ttlSecondsAfterFinished"])
+        for job in lab.store.list(JOBS)
+    }
+    assert len(gone) > 1
+    assert {name for name, when in gone.items() if when < over + timedelta(seconds=60)} == set()
+    # The last Job's own end is seen after the item's.
+    assert max(gone.values()) - over < timedelta(seconds=120)
     await lab.stop()
 
 
