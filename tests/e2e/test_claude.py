@@ -10,7 +10,6 @@ import json
 import re
 import time
 from collections.abc import Callable
-from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
@@ -256,12 +255,11 @@ def test_one_item_through_all_that_may_happen_to_a_run(lab: Lab, model: ModelSer
     _wait_for_log(lab, job, "[1] → Bash")
     # The words come before the tool begins.
     _wait_for_file(lab, job, marker)
-    deleted_at = _deleted_at(lab, job)
+    lab.kubectl("delete", "pod", "-l", f"{JOB_NAME}={job}", "--wait=false")
     status = lab.wait(item, lambda s: any(r.get("job") == job for r in s["runs"]), "the end of the deleted run")
     deleted = next(run for run in status["runs"] if run["job"] == job)
     assert (deleted["result"], deleted["reason"]) == ("Lost", "PodDeleted")
     assert deleted["exitCode"] == 143, "it was killed, and not asked to end"
-    assert _time(deleted["finishedAt"]) - deleted_at < timedelta(seconds=30), "it took half of its 60 s of grace"
     assert deleted["pushed"]
     assert marker in git("ls-tree", "-r", "--name-only", deleted["commit"]).splitlines()
 
@@ -339,20 +337,6 @@ def _one_stage(image: str, model: ModelServer, **options: Any) -> Callable[[JSON
         spec["limits"] = {"maxConcurrentRuns": 4}
 
     return change
-
-
-def _deleted_at(lab: Lab, job: str) -> datetime:
-    """Delete a Job's pod; when that was, by the API server's clock."""
-    (name,) = lab.kubectl("get", "pods", "-l", f"{JOB_NAME}={job}", "-o", "jsonpath={.items[*].metadata.name}").split()
-    # Its answer is the pod as it is then; asked for afterwards it may be gone.
-    pod = json.loads(lab.kubectl("delete", "--raw", f"/api/v1/namespaces/{lab.namespace}/pods/{name}"))
-    grace = timedelta(seconds=pod["metadata"]["deletionGracePeriodSeconds"])
-    assert grace == timedelta(seconds=60)
-    return _time(pod["metadata"]["deletionTimestamp"]) - grace
-
-
-def _time(text: str) -> datetime:
-    return datetime.fromisoformat(text)
 
 
 def _wait_for_file(lab: Lab, job: str, path: str) -> None:
