@@ -96,8 +96,7 @@ class Reconciler:
             self._forget(key)
             await self._answer_nobody(namespace, name)
             return None
-        for decision in facts.misread:
-            self._misread.decision(decision.metadata, decision.message)
+        self._misread.decisions(facts.misread)
         if facts.item.status.stage != stages.CREATED or facts.problem is not None:
             seconds, following = await self._step(key, facts)
         else:
@@ -202,8 +201,7 @@ class Reconciler:
     async def _answer_nobody(self, namespace: str, name: str) -> None:
         """Decisions about an item that is not there."""
         decisions, misread = await self._observer.pending_decisions(namespace, name)
-        for other in misread:
-            self._misread.decision(other.metadata, other.message)
+        self._misread.decisions(misread)
         for decision in decisions:
             status = DecisionStatus(
                 result="Ignored",

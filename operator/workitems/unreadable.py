@@ -8,16 +8,17 @@ looked at. A Decision gets an Event alone and stays unanswered, because a newer 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import datetime
 from typing import Any
 
 import structlog
 from pydantic import ValidationError
 
-from workitems import cluster, errors
+from workitems import cluster, errors, plain
 from workitems.api import API_VERSION, Condition, ObjectMeta
 from workitems.core import conditions, events
+from workitems.core.facts import Misread
 
 log = structlog.get_logger(__name__)
 
@@ -71,9 +72,10 @@ class Unreadable:
             # Whatever the API server has made of it: it is not written twice.
             self._tried[key] = answer["metadata"]["resourceVersion"]
 
-    def decision(self, about: ObjectMeta, message: str) -> None:
-        """Tell of a Decision; the same trouble always has the same Event."""
-        self._event(events.unreadable("Decision", about, message, self._clock()))
+    def decisions(self, misread: Iterable[Misread]) -> None:
+        """Tell of Decisions; the same trouble always has the same Event."""
+        for decision in misread:
+            self._event(events.unreadable("Decision", decision.metadata, decision.message, self._clock()))
 
     def forget(self, key: str) -> None:
         """The item can be read, or is gone."""
@@ -91,7 +93,7 @@ def meta(body: cluster.JSONObject) -> ObjectMeta:
 def fields(error: ValidationError, most: int = FIELDS_TOLD) -> str:
     """Which fields are wrong and how, without their values; not more than `most` of them."""
     told = (f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors(include_input=False)[:most])
-    return "; ".join(text if len(text) <= FIELD_LIMIT else f"{text[: FIELD_LIMIT - 1]}…" for text in told)
+    return "; ".join(plain.readable(text, FIELD_LIMIT) for text in told)
 
 
 def decision_message(body: cluster.JSONObject, error: ValidationError) -> str:

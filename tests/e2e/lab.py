@@ -243,11 +243,11 @@ class Lab:
         raise AssertionError(f"{kind} {name} did not reach {what} in {seconds} s:\n{status}\n{self.operator.tail()}")
 
 
-def until(true: Callable[[], bool], what: str) -> None:
+def until(true: Callable[[], bool], what: str, seconds: float = PATIENCE_SECONDS) -> None:
     """Wait for what has no watch: look now and then."""
-    deadline = time.monotonic() + PATIENCE_SECONDS
+    deadline = time.monotonic() + seconds
     while not true():
-        assert time.monotonic() < deadline, f"not {what} in {PATIENCE_SECONDS} s"
+        assert time.monotonic() < deadline, f"not {what} in {seconds} s"
         time.sleep(0.3)
 
 

@@ -20,7 +20,7 @@ from hack.cluster.model import Cluster
 from hack.scriptedmodel import manifests
 from hack.scriptedmodel.manifests import ModelServer
 from tests.claude_ends import FAILURES
-from tests.e2e.lab import CONTRACT, PATIENCE_SECONDS, Git, Lab, condition, only
+from tests.e2e.lab import CONTRACT, PATIENCE_SECONDS, Git, Lab, condition, only, until
 from workitems.agents import output
 from workitems.protocol import AGENT_LABEL, GATE_LABEL, ITEM_LABEL
 
@@ -341,11 +341,8 @@ def _one_stage(image: str, model: ModelServer, **options: Any) -> Callable[[JSON
 
 def _wait_for_file(lab: Lab, job: str, path: str) -> None:
     """Wait until an agent's worktree has this file."""
-    deadline = time.monotonic() + PATIENCE_SECONDS
     look = ("exec", f"job/{job}", "-c", "agent", "--", "sh", "-c", f"! test -e {path} || echo yes")
-    while lab.kubectl(*look, check=False) != "yes\n":
-        assert time.monotonic() < deadline, f"the agent of {job} has not written {path}"
-        time.sleep(0.3)
+    until(lambda: lab.kubectl(*look, check=False) == "yes\n", f"{path} written by the agent of {job}")
 
 
 def _wait_for_log(lab: Lab, job: str, words: str) -> None:

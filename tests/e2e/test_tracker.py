@@ -9,13 +9,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime
 
 import pytest
 
-from tests.e2e.lab import Lab, only
+from tests.e2e.lab import Lab, only, until
 from tests.standins.plane import BOT_KEY, Plane
 from tests.standins.telegram import TOKEN, Telegram
 from tests.unit.core.people import read
@@ -47,14 +46,6 @@ def servers() -> Iterator[tuple[Plane, Telegram]]:
     finally:
         loops[0].call_soon_threadsafe(stop.set)
         thread.join(30)
-
-
-def until(true: Callable[[], bool], what: str) -> None:
-    """The servers have no watch: looked at now and then."""
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while not true():
-        assert time.monotonic() < deadline, f"never came to {what}"
-        time.sleep(0.3)
 
 
 def test_an_issue_becomes_a_workitem_is_approved_in_the_tracker_and_told_there_and_in_the_chat(lab: Lab) -> None:
@@ -94,12 +85,16 @@ def test_an_issue_becomes_a_workitem_is_approved_in_the_tracker_and_told_there_a
         # Its Pipeline is not there yet: until it starts, it follows the issue.
         lab.wait_phase("et-1", "Pending")
         plane.edit(issue, lead, name="Discount codes at checkout")
-        until(lambda: lab.get("workitem", "et-1")["spec"]["title"] == "Discount codes at checkout", "the edit")
+        until(
+            lambda: lab.get("workitem", "et-1")["spec"]["title"] == "Discount codes at checkout",
+            "the edit",
+            PATIENCE_SECONDS,
+        )
         lab.pipeline("short", only("analysis", gates=(GATE,)))
         lab.wait_phase("et-1", "InReview")
-        until(lambda: any("waits for approval" in html for html in plane.said(issue)), "the request")
+        until(lambda: any("waits for approval" in html for html in plane.said(issue)), "the request", PATIENCE_SECONDS)
         plane.say(issue, plane.person("stranger"), "<p>:approved:</p>")
-        until(lambda: any("does not count" in html for html in plane.said(issue)), "the refusal")
+        until(lambda: any("does not count" in html for html in plane.said(issue)), "the refusal", PATIENCE_SECONDS)
         plane.say(issue, lead, "<p>:approved:</p>")
         status = lab.wait_phase("et-1", "Done")
         assert [(d["by"], d["result"]) for d in status["decisions"]] == [("plane:lead@example.com", "Accepted")]

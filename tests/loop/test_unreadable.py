@@ -22,13 +22,18 @@ def writes_of(lab: Lab, name: str) -> int:
     return sum(name in str(call.body.get("metadata")) for call in calls)
 
 
-@pytest.mark.slow
-async def test_an_item_that_cannot_be_read_says_so_once_and_goes_on_once_it_can(lab: Lab) -> None:
+async def in_review(lab: Lab) -> None:
+    """Bring the item et-1 to where it waits for a person."""
     lab.pipeline()
     lab.repository()
     lab.start()
     lab.item("et-1")
     await lab.until_phase("InReview", "et-1")
+
+
+@pytest.mark.slow
+async def test_an_item_that_cannot_be_read_says_so_once_and_goes_on_once_it_can(lab: Lab) -> None:
+    await in_review(lab)
     await lab.rest()
     before = lab.store.get(WORKITEMS, "team-a", "et-1")
     lab.store.put(WORKITEMS, {**before, "status": {**before["status"], "stage": ["no", "word"]}})
@@ -102,11 +107,7 @@ async def test_an_item_that_is_over_stays_over(lab: Lab) -> None:
 
 @pytest.mark.slow
 async def test_a_decision_that_cannot_be_read_has_an_event_and_is_not_taken_for_another(lab: Lab) -> None:
-    lab.pipeline()
-    lab.repository()
-    lab.start()
-    lab.item("et-1")
-    await lab.until_phase("InReview", "et-1")
+    await in_review(lab)
     name = lab.decide("et-1", "retry")
     # Said to a newer operator; for this one it is no action at all.
     body = lab.store.get(DECISIONS, "team-a", name)
@@ -119,11 +120,7 @@ async def test_a_decision_that_cannot_be_read_has_an_event_and_is_not_taken_for_
 
 
 async def test_conditions_that_nobody_can_read_are_the_ones_that_the_item_is_told_by(lab: Lab) -> None:
-    lab.pipeline()
-    lab.repository()
-    lab.start()
-    lab.item("et-1")
-    await lab.until_phase("InReview", "et-1")
+    await in_review(lab)
     await lab.rest()
     body = lab.store.get(WORKITEMS, "team-a", "et-1")
     status = {**body["status"], "conditions": [7, *body["status"]["conditions"]]}
@@ -134,11 +131,7 @@ async def test_conditions_that_nobody_can_read_are_the_ones_that_the_item_is_tol
 
 
 async def test_what_is_told_of_fields_stays_short_and_quotes_no_value(lab: Lab) -> None:
-    lab.pipeline()
-    lab.repository()
-    lab.start()
-    lab.item("et-1")
-    await lab.until_phase("InReview", "et-1")
+    await in_review(lab)
     body = lab.store.get(WORKITEMS, "team-a", "et-1")
     attempts = {f"{number}-{'x' * 5000}": "hunter2" for number in range(20)}
     lab.store.put(WORKITEMS, {**body, "status": {**body["status"], "attempts": attempts}})

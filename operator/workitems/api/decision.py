@@ -81,22 +81,25 @@ class DecisionSpec(Model):
     @model_validator(mode="after")
     def _has_one_action(self) -> Self:
         """An action of a newer version is ignored as a field, and must not be taken for one of ours."""
-        known = (self.approve, self.reject, self.answer, self.retry, self.send_back, self.abort)
-        if sum(action is not None for action in known) != 1:
+        if len(self._set()) != 1:
             raise ValueError(f"it takes exactly one of {', '.join(_ACTIONS)}")
         return self
 
     @property
     def action(self) -> Action:
         """The one action that is set."""
+        return self._set()[0]
+
+    def _set(self) -> list[Action]:
         names: tuple[tuple[Any, Action], ...] = (
             (self.approve, "Approve"),
             (self.reject, "Reject"),
             (self.answer, "Answer"),
             (self.retry, "Retry"),
             (self.send_back, "SendBack"),
+            (self.abort, "Abort"),
         )
-        return next((name for value, name in names if value is not None), "Abort")
+        return [name for value, name in names if value is not None]
 
 
 class DecisionStatus(Model):

@@ -15,16 +15,23 @@ from pathlib import Path
 USERNAME, PASSWORD = "username", "password"
 
 # Builtins alone. `get` is answered; not `store` and `erase`: the Secret is not ours to change. Forges that take a token
-# as password do not look at the name, but git must send one. `read` fails at a last line without an end, and has it.
+# as password do not look at the name, but git must send one. A file's line is its first that is not empty, without the
+# end that an editor left; `read` fails at a last line without an end, and has it.
 _SCRIPT = """\
+say() {{
+  line=
+  while IFS= read -r line || [ -n "$line" ]; do
+    line=${{line%"$end"}}
+    [ -z "$line" ] || break
+  done <"$1"
+  printf '%s=%s\\n' "$1" "$line"
+}}
 helper() {{
   [ "$1" = get ] || return 0
   cd -- {folder} || return 1
   end=$(printf '\\r')
-  username=git
-  [ ! -e {username} ] || IFS= read -r username <{username} || :
-  IFS= read -r password <{password} || :
-  printf 'username=%s\\npassword=%s\\n' "${{username%"$end"}}" "${{password%"$end"}}"
+  if [ -e {username} ]; then say {username}; else echo {username}=git; fi
+  say {password}
 }}
 helper"""
 

@@ -356,8 +356,9 @@ def test_the_credential_helper_answers_get_alone(tmp_path: Path) -> None:
         command = f"{credential.helper(folder).removeprefix('!')} {operation}"
         return subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=True).stdout
 
-    (folder / "password").write_text("token\r\n")
-    assert answer("get") == "username=git\npassword=token\n"
+    for text in ("token", "token\r\n", "\r\n\ntoken\n\r\n"):
+        (folder / "password").write_text(text)
+        assert answer("get") == "username=git\npassword=token\n"
     (folder / "username").write_text("bot")
     strange = " to$k'e\\n`%s\" "
     (folder / "password").write_text(strange)
