@@ -56,6 +56,7 @@ def pod(body: JSON) -> PodView:
         node=(body.get("spec") or {}).get("nodeName") or "",
         created=_time(metadata.get("creationTimestamp")),
         deleted=_deletion_asked(metadata),
+        deletion_confirmed=metadata.get("deletionGracePeriodSeconds") == 0,
         # The kubelet ends its sentence with a stop and a space; ours goes on.
         disrupted=message.rstrip(". "),
         unschedulable=(scheduled.get("message") or "unschedulable") if scheduled.get("status") == "False" else "",
@@ -89,7 +90,7 @@ def _created(body: JSON) -> str:
 
 
 def _deletion_asked(metadata: JSON) -> datetime | None:
-    """The API server's time is the end of the grace period."""
+    """The API server's time is the end of the grace period, but never a past one: ended early, it ends now."""
     end = _time(metadata.get("deletionTimestamp"))
     return None if end is None else end - timedelta(seconds=metadata.get("deletionGracePeriodSeconds") or 0)
 

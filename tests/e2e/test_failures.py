@@ -174,6 +174,31 @@ def test_a_pod_deleted_by_hand_is_infrastructure_and_the_run_is_repeated(world: 
         assert status["infraRetries"] == 0
 
 
+def test_a_pods_deletion_that_is_seen_only_after_its_end_is_infrastructure_all_the_same(world: World) -> None:
+    """The kubelet's own deletion of an ended pod moves the deletion's time behind the end of its containers."""
+    lab = world.lab
+    item = lab.item("pod-deleted-late", {"development": [FIRST_RUN_WAITS]}, pipeline="work")
+    pod = lab.running(item, "development")["metadata"]["name"]
+    # What keeps it readable stands for a Job controller that has not let go of it yet.
+    finalizers = {"metadata": {"finalizers": ["batch.kubernetes.io/job-tracking", "tests.workitems.dev/seen"]}}
+    lab.kubectl("patch", "pod", pod, "--type=merge", "-p", json.dumps(finalizers))
+    with lab.operator.asleep():
+        lab.kubectl("delete", "pod", pod, "--wait=false")
+        lab.kubectl("wait", "pod", pod, "--for=jsonpath={.metadata.deletionGracePeriodSeconds}=0", "--timeout=120s")
+        body = lab.get("pod", pod)
+    agent = next(each for each in body["status"]["containerStatuses"] if each["name"] == "agent")
+    assert agent["state"]["terminated"]["exitCode"] == 143
+    lab.wait(item, lambda status: bool(status.get("runs")), "an end of run 1")
+    lab.kubectl("wait", "job", job_of(body), "--for=condition=Failed", "--timeout=120s")
+    lab.kubectl("patch", "pod", pod, "--type=merge", "-p", '{"metadata": {"finalizers": null}}')
+    status = lab.wait_phase(item, "Done")
+    assert [(run["result"], run["reason"]) for run in status["runs"]] == [
+        ("Lost", "PodDeleted"),
+        ("Succeeded", "Succeeded"),
+    ]
+    assert status["usage"]["runs"] == 1
+
+
 def test_a_job_deleted_by_hand_while_it_runs_is_infrastructure(world: World) -> None:
     lab = world.lab
     first = job_of(lab.running("job-deleted", "development"))

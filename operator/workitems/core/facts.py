@@ -80,7 +80,9 @@ class PodView:
     node: str = ""
     created: datetime | None = None
     deleted: datetime | None = None
-    """When its deletion was asked for."""
+    """When its deletion was asked for, or confirmed."""
+    deletion_confirmed: bool = False
+    """The kubelet has ended the grace period, which also moves the time of the deletion to the present."""
     disrupted: str = ""
     """Message of the DisruptionTarget condition, or of an eviction; empty: not disrupted."""
     unschedulable: str = ""

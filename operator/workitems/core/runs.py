@@ -238,8 +238,15 @@ def _as_it_said(said: AgentEnding, code: int, report: RunReport) -> Ended:
 
 
 def _deleted_first(pod: PodView, container: ContainerView) -> bool:
-    """Whether the container ended because its pod was deleted: then its exit code is the signal's, not its own."""
-    return pod.deleted is not None and (container.finished_at is None or container.finished_at >= pod.deleted)
+    """Whether the container ended because its pod was deleted: then its exit code is the signal's, not its own.
+
+    Once the kubelet has confirmed a deletion, nothing tells when it was asked for. A failure just before it is then
+    taken for the deletion's and repeated, as it is where the pod is gone altogether; the other way round somebody would
+    be asked about a failure that was none.
+    """
+    if pod.deleted is None:
+        return False
+    return pod.deletion_confirmed or container.finished_at is None or container.finished_at >= pod.deleted
 
 
 def _unreported(job: JobView, pod: PodView, runner: ContainerView) -> Ended:
