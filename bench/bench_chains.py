@@ -8,13 +8,16 @@ wall time is mostly the node's, which starts 240 containers.
 
 from __future__ import annotations
 
+import collections
 import shutil
 import tempfile
 import time
+import urllib.request
 from datetime import datetime
 from pathlib import Path
 
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from bench.bench_stages import STAGES, six_stages
 from bench.load.process import usage_of
@@ -48,7 +51,21 @@ def test_twenty_items_at_once(lab: Lab) -> None:
     shutil.copy(lab.operator.log, LOG)
     print(f"\n{ITEMS} items of {STAGES} stages: {(last - first).total_seconds():.0f} s")
     print(f"operator: {used.cpu * 1000 / transitions:.1f} ms CPU a transition, {used.rss:.0f} MB")
+    print(f"requests a transition: {_requests(lab, transitions)}")
     print(f"it was ready to run and had to wait for a core {used.waited / used.wall:.0%} of the time")
+
+
+def _requests(lab: Lab, transitions: int) -> str:
+    """What the operator has asked the API server for since its start, which began with the items."""
+    with urllib.request.urlopen(f"http://127.0.0.1:{lab.operator.port}/metrics", timeout=10) as answer:
+        families = list(text_string_to_metric_families(answer.read().decode()))
+    asked: collections.Counter[str] = collections.Counter()
+    for family in families:
+        if family.name == "workitem_api_requests":
+            for sample in family.samples:
+                asked[f"{sample.labels['verb']} {sample.labels['resource']}"] += int(sample.value)
+    parts = ", ".join(f"{what} {count / transitions:.2f}" for what, count in asked.most_common(12))
+    return f"{sum(asked.values()) / transitions:.1f} ({parts})"
 
 
 def _item(name: str) -> JSON:
