@@ -19,7 +19,10 @@ from workitems.core.facts import PodView
 
 @dataclass(frozen=True)
 class EndedPod:
-    """The last word of a pod: none of its containers runs any more, and nothing of that can change."""
+    """The last word of a pod: none of its containers runs any more, and nothing of that can change.
+
+    As its watch told it, which leaves out `spec` (cluster.py).
+    """
 
     job_uid: str
     pod: PodView

@@ -19,9 +19,9 @@ import structlog
 from pydantic import ValidationError
 
 from workitems import cluster, errors, unreadable, views
-from workitems.api import CurrentRun, Decision, GateResult, Phase, Pipeline, PipelineSpec, Repository, WorkItem
+from workitems.api import Decision, GateResult, Phase, Pipeline, PipelineSpec, Repository, WorkItem
 from workitems.core import begin, conditions, launch, manifests, stages
-from workitems.core.facts import Defaults, Facts, JobView, Misread, PipelineView, PodView, Problem
+from workitems.core.facts import Defaults, Facts, JobView, Misread, PipelineView, Problem
 from workitems.memory import Memory
 
 log = structlog.get_logger(__name__)
@@ -233,27 +233,15 @@ class Observer:
             gates = facts.item.status.gates
             names = [gate.job for gate in gates if gate.job is not None and gate.result is GateResult.PENDING]
             return replace(facts, gate_jobs={name: await self._job(facts.item, name) for name in names})
-        job = await self._ended_job(facts.item, run, self._memory.ended_pod(key, run.job_uid))
-        if job is None:
-            job = await self._job(facts.item, run.job)
-            if job.pod is None and job.exists:
-                job = replace(job, pod=self._memory.ended_pod(key, job.uid))
+        ended = self._memory.ended_pod(key, run.job_uid)
+        if run.job_uid is not None and ended is not None and ended.succeeded:
+            # It ends its Job, whose controller says so seconds later, and nothing of it can change any more.
+            job = JobView(name=run.job, uid=run.job_uid, owner_uid=facts.item.metadata.uid, pod=ended)
+            return replace(facts, run_job=job)
+        job = await self._job(facts.item, run.job)
+        if job.pod is None and job.exists:
+            job = replace(job, pod=self._memory.ended_pod(key, job.uid))
         return replace(facts, run_job=job)
-
-    async def _ended_job(self, item: WorkItem, run: CurrentRun, ended: PodView | None) -> JobView | None:
-        """The run's Job as its pod alone tells it; None unless that is the end of this run, and a good one.
-
-        A pod that has succeeded ends its Job, whose controller says so seconds later.
-        """
-        if run.job_uid is None or ended is None or not ended.succeeded:
-            return None
-        body = await self._api.get(cluster.PODS, item.metadata.namespace, ended.name)
-        if body is None or run.job_uid != views.controller(body["metadata"]):
-            return None
-        pod = views.pod(body)
-        if not pod.succeeded:
-            return None
-        return JobView(name=run.job, uid=run.job_uid, owner_uid=item.metadata.uid, pod=pod)
 
     async def _job(self, item: WorkItem, name: str) -> JobView:
         namespace = item.metadata.namespace

@@ -25,6 +25,7 @@ pytestmark = pytest.mark.e2e
 WORK = {"write": {"src/feature.txt": "a feature\n"}}
 # Whatever the tests before it took, its first run is under way when something is done to it.
 FIRST_RUN_WAITS = {**WORK, "run": f'[ "$WORKITEM_RUN" != 1 ] || {UNTIL_TOLD}'}
+GOOD = ("Succeeded", "Succeeded")
 HALF = {"write": {"src/half.txt": "half\n"}}
 FILLS = {"run": "head -c 60000000 /dev/urandom > src/large || true"}
 REFUSES = "#!/bin/sh\necho 'policy: nobody pushes today' >&2\nexit 1\n"
@@ -218,7 +219,8 @@ def test_a_job_deleted_after_its_end_was_recorded_changes_nothing(world: World) 
     assert lab.status("job-deleted")["phase"] == "Done"
 
 
-def test_a_job_deleted_between_its_end_and_the_look_at_it_runs_again_on_its_own_commit(world: World) -> None:
+def test_a_job_deleted_between_its_end_and_the_look_at_it_does_its_work_once(world: World) -> None:
+    """If the pod's end is heard of first, it is judged by that; else the run is repeated, on its own commit."""
     lab = world.lab
     item = lab.item("job-deleted-late", {"development": [FIRST_RUN_WAITS]}, pipeline="work")
     job = job_of(lab.running(item, "development"))
@@ -228,10 +230,8 @@ def test_a_job_deleted_between_its_end_and_the_look_at_it_runs_again_on_its_own_
         # With its pod: the garbage collector would take that a moment later, and until then it tells how it ended.
         lab.kubectl("delete", "job", job, "--cascade=foreground", "--timeout=120s")
     status = lab.wait_phase(item, "Done")
-    assert [(run["result"], run["reason"]) for run in status["runs"]] == [
-        ("Lost", "JobDeleted"),
-        ("Succeeded", "Succeeded"),
-    ]
+    *lost, last = [(run["result"], run["reason"]) for run in status["runs"]]
+    assert (lost, last) in (([], GOOD), ([("Lost", "JobDeleted")], GOOD)), status["runs"]
     assert world.shop.subjects(f"workitem/{item}") == [f"developer({item}): run 1"]
     assert world.shop("rev-parse", f"workitem/{item}").strip() == status["head"]
 

@@ -15,7 +15,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from workitems import errors, login
-from workitems.cluster import JOBS, NAMESPACES, SECRETS, WORKITEMS, Cluster, Resource
+from workitems.cluster import JOBS, NAMESPACES, PODS, SECRETS, WORKITEMS, Cluster, Resource
 from workitems.settings import Settings
 
 Answer = web.Response | Callable[[web.Request], Any]
@@ -533,6 +533,31 @@ async def test_a_watch_gives_objects_however_their_bytes_arrive(api: Api, cluste
         "labelSelector": "app=x",
     }
     assert cluster.calls["watch", "jobs.batch", 200] == 1
+
+
+async def test_a_watch_leaves_out_what_nobody_reads_of_its_objects(api: Api, cluster: Cluster) -> None:
+    """As the API server writes them; no text that a user may write is taken for the end of a field."""
+    metadata = {
+        "name": "a",
+        "resourceVersion": "7",
+        "annotations": {"note": ',"managedFields":[ and ,"status":{ and ,\\"status\\":{'},
+        "ownerReferences": [{"uid": "u", "controller": True}],
+    }
+    managed = [{"manager": "kubelet", "fieldsV1": {"f:status": {'k:{"type":"Ready"}': {"f:status": {}}}}}]
+    status = {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]}
+    spec = {"containers": [{"name": "agent", "command": [',"status":{']}]}
+    pod = {"kind": "Pod", "metadata": {**metadata, "managedFields": managed}, "spec": spec, "status": status}
+    unmanaged = {"kind": "Pod", "metadata": metadata, "spec": spec, "status": status}
+    in_another_order = {"kind": "Pod", "status": status, "metadata": {**metadata, "managedFields": managed}}
+    bodies = (pod, unmanaged, in_another_order)
+    lines = [json.dumps({"type": "ADDED", "object": body}, separators=(",", ":")).encode() + b"\n" for body in bodies]
+    api.answers = [pieces(*lines)]
+    changes = cluster.watch(PODS, "team", label_selector="", since="7")
+    assert [body async for _, body in changes] == [
+        {"kind": "Pod", "metadata": metadata, "status": status},
+        unmanaged,
+        in_another_order,
+    ]
 
 
 @pytest.mark.parametrize("late", [True, False])

@@ -34,7 +34,7 @@ The same rules stand in a ClusterRole, or in a Role of each served namespace.
   verbs: [get, list, watch, create, patch, delete]
 - apiGroups: [""]
   resources: [pods]
-  verbs: [get, list, watch]
+  verbs: [list, watch]
 # For kubectl describe and alerts; nothing is decided from them.
 - apiGroups: [""]
   resources: [events]
