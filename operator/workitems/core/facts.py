@@ -90,10 +90,14 @@ class PodView:
 
     @property
     def terminal(self) -> bool:
-        """Whether no container of it can run any more."""
+        """Whether no container of it can run any more, and all is said about how they ended.
+
+        The phase says so seconds after the containers have ended. What ended well needs no word more; why a container
+        was killed (an eviction, a node that shuts down) the kubelet keeps back until then.
+        """
         if self.phase in ("Succeeded", "Failed"):
             return True
-        return bool(self.containers) and all(c.terminated for c in self.containers.values())
+        return bool(self.containers) and all(c.exit_code == 0 for c in self.containers.values())
 
     @property
     def succeeded(self) -> bool:

@@ -1,8 +1,8 @@
 """What a Job's and a Pod's state mean for a run: not there, waiting, running, or over, and how.
 
-A run is over when both of its containers are: the Pod says so one to three seconds before the Job does. The agent's
-result is its container's exit code, never a file; the runner's report is hostile input and is parsed, not believed,
-where it disagrees with what the task asked for.
+A run is over when its Pod is, which says so one to three seconds before the Job does. The agent's result is its
+container's exit code, never a file; the runner's report is hostile input and is parsed, not believed, where it
+disagrees with what the task asked for.
 """
 
 from __future__ import annotations
@@ -141,6 +141,8 @@ def _runner_lost(pod: PodView, now: datetime) -> Waiting | None:
     """A runner that died before it said `go` leaves an agent that waits for it until the Job's deadline."""
     runner = pod.containers.get(RUNNER_CONTAINER, ContainerView())
     if not runner.terminated or runner.finished_at is None or now - runner.finished_at < RUNNER_LOST_AFTER:
+        return None
+    if all(container.terminated for container in pod.containers.values()):
         return None
     return Waiting(RUNNER_LOST, f"the runner of pod {pod.name} ended before its agent ({_why(runner)})", stuck=True)
 

@@ -1,0 +1,87 @@
+"""What Kubernetes says of a run's Job and pods when things happen late or in another order than usual.
+
+JSON as kubelet, Job controller and API server write it; where in their sources (1.34) stands with each case.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from workitems import views
+from workitems.api import RunReport
+from workitems.core import runs
+
+JSON = dict[str, Any]
+
+NOW = datetime(2026, 11, 27, 12, 0, 0, tzinfo=UTC)
+UID, JOB_UID = "item-uid", "job-uid"
+PUBLISHED = RunReport(run=1, uid=UID, agent_started=True).dumps()
+
+
+def at(seconds: float) -> str:
+    return (NOW + timedelta(seconds=seconds)).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def ended(code: int, reason: str = "", message: str = "", finished: float | None = -1) -> JSON:
+    said = {"exitCode": code, "reason": reason or ("Error" if code else "Completed"), "message": message}
+    return {"terminated": said | ({} if finished is None else {"finishedAt": at(finished)})}
+
+
+def pod(phase: str, states: dict[str, JSON], name: str = "pod-1", created: float = -60, **more: JSON) -> JSON:
+    statuses = [{"name": container, "state": state} for container, state in states.items()]
+    owner = {"uid": JOB_UID, "controller": True}
+    metadata = {"name": name, "creationTimestamp": at(created), "ownerReferences": [owner], **more.get("metadata", {})}
+    status = {"phase": phase, "containerStatuses": statuses, **more.get("status", {})}
+    return {"metadata": metadata, "spec": {"nodeName": "node-1"}, "status": status}
+
+
+def of_run(*pods: JSON, conditions: tuple[JSON, ...] = ()) -> runs.RunState:
+    return runs.state_of(views.job("job-1", job(conditions), list(pods)), UID, 1, NOW)
+
+
+def of_gate(*pods: JSON, conditions: tuple[JSON, ...] = ()) -> object:
+    return runs.gate_state_of(views.job("job-1", job(conditions), list(pods)), UID, NOW)
+
+
+def job(conditions: tuple[JSON, ...] = ()) -> JSON:
+    owner = {"uid": UID, "controller": True}
+    return {"metadata": {"uid": JOB_UID, "ownerReferences": [owner]}, "status": {"conditions": list(conditions)}}
+
+
+def reason(state: object) -> str:
+    assert isinstance(state, runs.Ended | runs.GateEnded)
+    return state.reason
+
+
+# kubelet.go, SyncTerminatingPod, sends what the containers' ends were while it is still at it; status_manager.go,
+# mergePodStatus, keeps phase, reason and DisruptionTarget back until no container can run any more. Where the sandbox
+# takes several attempts to stop, that is minutes.
+EVICTED = {
+    "reason": "Evicted",
+    "message": "The node was low on resource: memory. ",
+    "conditions": [{"type": "DisruptionTarget", "status": "True", "reason": "TerminationByKubelet"}],
+}
+
+
+@pytest.mark.parametrize("code", [143, 137, 1])
+def test_how_a_killed_container_ended_is_not_judged_before_its_pod_says_why(code: int) -> None:
+    killed = {"runner": ended(0, message=PUBLISHED), "agent": ended(code)}
+    assert of_run(pod("Running", killed)) == runs.Running()
+    assert reason(of_run(pod("Failed", killed, status=EVICTED))) == "Evicted"
+    assert of_gate(pod("Running", {"runner": ended(0), "agent": ended(code)})) == runs.Running()
+    lost = of_gate(pod("Failed", {"runner": ended(0), "agent": ended(code)}, status=EVICTED))
+    assert isinstance(lost, runs.GateEnded)
+    assert not lost.judged
+
+
+def test_what_ended_well_ended_well_before_its_pod_says_so() -> None:
+    assert reason(of_run(pod("Running", {"runner": ended(0, message=PUBLISHED), "agent": ended(0)}))) == "Succeeded"
+
+
+def test_a_pod_that_is_slow_to_say_why_it_ended_has_not_lost_its_runner() -> None:
+    states = {"runner": ended(0, message=PUBLISHED, finished=-90), "agent": ended(1, finished=-91)}
+    assert of_run(pod("Running", states)) == runs.Running()
+    assert of_run(pod("Running", {"runner": ended(1, finished=-90)})) == runs.Running()
