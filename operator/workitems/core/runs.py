@@ -42,6 +42,8 @@ STUCK_REASONS = frozenset(
 )
 # The container runtime's words for a program that is not in the image: nobody's code is to blame.
 NOT_RUN_REASONS = frozenset({"StartError", "ContainerCannotRun"})
+# The kubelet's and containerd's words for a container of which nothing is left to ask, with an exit code of their own.
+UNKNOWN_ENDS = frozenset({"ContainerStatusUnknown", "Unknown"})
 STUCK_AFTER = timedelta(minutes=2)
 STARTING = ("PodStarting", "PodMissing")
 UNSCHEDULABLE = "Unschedulable"
@@ -217,7 +219,7 @@ def _agent_ended(pod: PodView, agent: ContainerView, report: RunReport) -> Ended
         return Ended(RunResult.EVICTED, "Evicted", _cut(f"pod {pod.name}: {pod.disrupted}"), code, report)
     if _deleted_first(pod, agent):
         return Ended(RunResult.LOST, POD_DELETED, f"pod {pod.name} was deleted while its agent worked", code, report)
-    if code is None:
+    if code is None or agent.reason in UNKNOWN_ENDS:
         message = f"the agent's container of pod {pod.name} left no exit code"
         return Ended(RunResult.LOST, "AgentLost", message, None, report)
     if code == entry.TIMED_OUT:
@@ -326,8 +328,8 @@ def _gate_ended(job: JobView, pod: PodView) -> GateEnded:
 
 
 def _not_run(gate: ContainerView) -> str:
-    """What the image lacks, where it is not for the command to blame."""
-    if gate.reason in NOT_RUN_REASONS:
+    """What the image lacks, or the node has lost, where it is not for the command to blame."""
+    if gate.reason in NOT_RUN_REASONS | UNKNOWN_ENDS:
         return f"{gate.reason}: {gate.message}"
     said = gate.message.strip()
     return said if (gate.exit_code, said) == (entry.MISSING, entry.LACKS_SLEEP) else ""

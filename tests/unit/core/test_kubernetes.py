@@ -85,3 +85,18 @@ def test_a_pod_that_is_slow_to_say_why_it_ended_has_not_lost_its_runner() -> Non
     states = {"runner": ended(0, message=PUBLISHED, finished=-90), "agent": ended(1, finished=-91)}
     assert of_run(pod("Running", states)) == runs.Running()
     assert of_run(pod("Running", {"runner": ended(1, finished=-90)})) == runs.Running()
+
+
+# Exit codes that nobody's program ended with: the kubelet's for a container that it does not find any more
+# (kubelet_pods.go, convertToAPIContainerStatuses; status_manager.go, TerminatePod) and containerd's for one that ran
+# when the node went down (cri/server/restart.go, loadContainer).
+@pytest.mark.parametrize(("code", "said"), [(137, "ContainerStatusUnknown"), (255, "Unknown")])
+def test_an_exit_code_that_was_made_up_for_a_container_that_is_gone_is_none(code: int, said: str) -> None:
+    gone = ended(code, said, finished=None)
+    run = of_run(pod("Failed", {"runner": ended(0, message=PUBLISHED), "agent": gone}))
+    assert isinstance(run, runs.Ended)
+    assert (run.result, run.reason, run.exit_code) == ("Lost", "AgentLost", None)
+    gate = of_gate(pod("Failed", {"runner": ended(0), "agent": gone}))
+    assert isinstance(gate, runs.GateEnded)
+    assert (gate.judged, gate.reason) == (False, "CommandLost")
+    assert said in gate.message
