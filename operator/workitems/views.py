@@ -24,7 +24,7 @@ def job(name: str, body: JSON | None, pods: list[JSON]) -> JobView:
         name=name,
         uid=metadata["uid"],
         owner_uid=controller(metadata),
-        failed=true.get("Failed", ""),
+        failed=true.get("Failed") or true.get("FailureTarget", ""),
         complete="Complete" in true,
         pod=pod(newest) if newest is not None else None,
     )

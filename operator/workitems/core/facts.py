@@ -120,7 +120,7 @@ class JobView:
     uid: str = ""
     owner_uid: str = ""
     failed: str = ""
-    """Reason of the Job's Failed condition, e.g. DeadlineExceeded."""
+    """Why it has failed, or will once its pods have ended (FailureTarget), e.g. DeadlineExceeded: it makes no more."""
     complete: bool = False
     """Whether the Job has its Complete condition: there was a pod, and it Succeeded."""
     pod: PodView | None = None

@@ -298,7 +298,7 @@ def gate_state_of(job: JobView | None, uid: str, now: datetime) -> Absent | Fore
     pod = job.pod
     if pod is not None and pod.terminal:
         return _gate_ended(job, pod)
-    if job.failed and (pod is None or pod.deleted is not None):
+    if job.failed and pod is None:
         return GateEnded(judged=False, passed=False, reason=job.failed, message=f"Job {job.name}: {job.failed}")
     if job.complete and pod is None:
         # A Job is Complete only where every container of its pod ended with 0.

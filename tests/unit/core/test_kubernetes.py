@@ -100,3 +100,20 @@ def test_an_exit_code_that_was_made_up_for_a_container_that_is_gone_is_none(code
     assert isinstance(gate, runs.GateEnded)
     assert (gate.judged, gate.reason) == (False, "CommandLost")
     assert said in gate.message
+
+
+DEADLINE = {"type": "FailureTarget", "status": "True", "reason": "DeadlineExceeded"}
+
+
+def test_a_deadline_is_named_before_its_job_has_failed() -> None:
+    """The condition Failed comes after the last pod's end (job_controller.go, enactJobFinished), and after the look."""
+    asked = {"deletionTimestamp": at(30), "deletionGracePeriodSeconds": 60}
+    killed = {"runner": ended(137), "agent": ended(137)}
+    assert reason(of_run(pod("Failed", killed, metadata=asked), conditions=(DEADLINE,))) == "DeadlineExceeded"
+    assert reason(of_run(conditions=(DEADLINE,))) == "DeadlineExceeded"
+
+
+def test_a_gates_pod_that_still_ends_is_waited_for_when_its_job_is_about_to_fail() -> None:
+    asked = {"deletionTimestamp": at(30), "deletionGracePeriodSeconds": 60}
+    at_work = pod("Running", {"agent": {"running": {}}}, metadata=asked)
+    assert of_gate(at_work, conditions=(DEADLINE,)) == runs.Running()
