@@ -56,7 +56,6 @@ def pod(body: JSON) -> PodView:
         node=(body.get("spec") or {}).get("nodeName") or "",
         created=_time(metadata.get("creationTimestamp")),
         deleted=_deletion_asked(metadata),
-        deletion_confirmed=metadata.get("deletionGracePeriodSeconds") == 0,
         # The kubelet ends its sentence with a stop and a space; ours goes on.
         disrupted=message.rstrip(". "),
         unschedulable=(scheduled.get("message") or "unschedulable") if scheduled.get("status") == "False" else "",

@@ -80,9 +80,7 @@ class PodView:
     node: str = ""
     created: datetime | None = None
     deleted: datetime | None = None
-    """When its deletion was asked for, or confirmed."""
-    deletion_confirmed: bool = False
-    """The kubelet has ended the grace period, which also moves the time of the deletion to the present."""
+    """When its deletion was asked for, or confirmed by the kubelet."""
     disrupted: str = ""
     """Message of the DisruptionTarget condition, or of an eviction; empty: not disrupted."""
     unschedulable: str = ""

@@ -217,7 +217,10 @@ def _agent_ended(pod: PodView, agent: ContainerView, report: RunReport) -> Ended
         return Ended(RunResult.SUCCEEDED, SUCCEEDED, "", 0, report)
     if pod.disrupted:
         return Ended(RunResult.EVICTED, "Evicted", _cut(f"pod {pod.name}: {pod.disrupted}"), code, report)
-    if _deleted_first(pod, agent):
+    if pod.deleted is not None:
+        # The exit code is the signal's. No clock tells an end of its own just before the deletion: the node's and the
+        # API server's differ, and the kubelet's own deletion moves the time. That one is repeated, as it is where the
+        # pod is gone altogether; the other way round somebody would be asked about a failure that was none.
         return Ended(RunResult.LOST, POD_DELETED, f"pod {pod.name} was deleted while its agent worked", code, report)
     if code is None or agent.reason in UNKNOWN_ENDS:
         message = f"the agent's container of pod {pod.name} left no exit code"
@@ -241,25 +244,13 @@ def _as_it_said(said: AgentEnding, code: int, report: RunReport) -> Ended:
     return Ended(result, said.reason, said.message, code, report)
 
 
-def _deleted_first(pod: PodView, container: ContainerView) -> bool:
-    """Whether the container ended because its pod was deleted: then its exit code is the signal's, not its own.
-
-    Once the kubelet has confirmed a deletion, nothing tells when it was asked for. A failure just before it is then
-    taken for the deletion's and repeated, as it is where the pod is gone altogether; the other way round somebody would
-    be asked about a failure that was none.
-    """
-    if pod.deleted is None:
-        return False
-    return pod.deletion_confirmed or container.finished_at is None or container.finished_at >= pod.deleted
-
-
 def _unreported(job: JobView, pod: PodView, runner: ContainerView) -> Ended:
     """Nobody told what became of the work: the next run finds out from the branch."""
     if pod.disrupted:
         return Ended(RunResult.EVICTED, "Evicted", _cut(f"pod {pod.name}: {pod.disrupted}"))
     if job.failed == DEADLINE:
         return Ended(RunResult.LOST, DEADLINE, f"Job {job.name} ran into its deadline before the work was published")
-    if _deleted_first(pod, runner):
+    if pod.deleted is not None:
         return Ended(RunResult.LOST, POD_DELETED, f"pod {pod.name} was deleted before the work was published")
     detail = " ".join(runner.message.split())[-300:]
     message = f"the runner of pod {pod.name} left no usable report ({_why(runner)})"
@@ -312,7 +303,7 @@ def _gate_ended(job: JobView, pod: PodView) -> GateEnded:
     checkout = pod.containers.get(RUNNER_CONTAINER, ContainerView())
     if gate.exit_code == 0:
         return GateEnded(judged=True, passed=True, reason="CommandSucceeded", message="exit code 0")
-    if _deleted_first(pod, gate):
+    if pod.deleted is not None:
         message = f"pod {pod.name} was deleted while its command ran"
         return GateEnded(judged=False, passed=False, reason=POD_DELETED, message=message)
     not_run = _not_run(gate)

@@ -117,3 +117,13 @@ def test_a_gates_pod_that_still_ends_is_waited_for_when_its_job_is_about_to_fail
     asked = {"deletionTimestamp": at(30), "deletionGracePeriodSeconds": 60}
     at_work = pod("Running", {"agent": {"running": {}}}, metadata=asked)
     assert of_gate(at_work, conditions=(DEADLINE,)) == runs.Running()
+
+
+@pytest.mark.parametrize("clock", [-20, -1, 0, 20])
+def test_how_far_a_nodes_clock_is_off_does_not_make_a_deletion_a_failure(clock: float) -> None:
+    """finishedAt is the node's time, deletionTimestamp the API server's (apiserver, rest/delete.go, BeforeDelete)."""
+    asked = {"deletionTimestamp": at(-10 + 60), "deletionGracePeriodSeconds": 60}
+    finished = -9 + clock
+    states = {"runner": ended(0, message=PUBLISHED, finished=finished), "agent": ended(143, finished=finished)}
+    assert reason(of_run(pod("Failed", states, metadata=asked))) == "PodDeleted"
+    assert reason(of_gate(pod("Failed", {"agent": states["agent"]}, metadata=asked))) == "PodDeleted"
