@@ -12,12 +12,10 @@ JSON = dict[str, Any]
 
 def job(name: str, body: JSON | None, pods: list[JSON]) -> JobView:
     """A Job by its name, as GET and a list of its pods show it; `body` is None where there is no such Job."""
-    newest = max(pods, key=_created, default=None)
     if body is None:
-        return JobView(name=name, pod=pod(newest) if newest is not None else None)
+        return JobView(name=name, pod=_telling(pods))
     metadata = body["metadata"]
     mine = [p for p in pods if any(r["uid"] == metadata["uid"] for r in p["metadata"].get("ownerReferences") or ())]
-    newest = max(mine, key=_created, default=None)
     conditions = (body.get("status") or {}).get("conditions") or ()
     true = {c["type"]: c.get("reason") or c["type"] for c in conditions if c["status"] == "True"}
     return JobView(
@@ -26,7 +24,7 @@ def job(name: str, body: JSON | None, pods: list[JSON]) -> JobView:
         owner_uid=controller(metadata),
         failed=true.get("Failed") or true.get("FailureTarget", ""),
         complete="Complete" in true,
-        pod=pod(newest) if newest is not None else None,
+        pod=_telling(mine),
     )
 
 
@@ -84,8 +82,10 @@ def container(state: JSON) -> ContainerView:
     return ContainerView(reason=waiting.get("reason") or "", message=waiting.get("message") or "")
 
 
-def _created(body: JSON) -> str:
-    return str(body["metadata"].get("creationTimestamp") or "")
+def _telling(pods: list[JSON]) -> PodView | None:
+    """One that may still run, else the newest: a Job has a second pod at times, and takes one of the two back."""
+    views = [(str(body["metadata"].get("creationTimestamp") or ""), pod(body)) for body in pods]
+    return max(views, key=lambda view: (not view[1].terminal, view[0]), default=("", None))[1]
 
 
 def _deletion_asked(metadata: JSON) -> datetime | None:

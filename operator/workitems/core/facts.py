@@ -112,7 +112,7 @@ class PodView:
 
 @dataclass(frozen=True)
 class JobView:
-    """A Job of the item, by its deterministic name, and its newest pod. `uid` empty: there is no such Job."""
+    """A Job of the item, by its deterministic name, and its pod. `uid` empty: there is no such Job."""
 
     name: str
     uid: str = ""

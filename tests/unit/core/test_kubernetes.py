@@ -127,3 +127,14 @@ def test_how_far_a_nodes_clock_is_off_does_not_make_a_deletion_a_failure(clock: 
     states = {"runner": ended(0, message=PUBLISHED, finished=finished), "agent": ended(143, finished=finished)}
     assert reason(of_run(pod("Failed", states, metadata=asked))) == "PodDeleted"
     assert reason(of_gate(pod("Failed", {"agent": states["agent"]}, metadata=asked))) == "PodDeleted"
+
+
+def test_of_two_pods_of_a_job_the_one_that_is_taken_back_is_not_the_runs_end() -> None:
+    """A Job controller that has just started may make a second one, and takes back the younger (ActivePods.Less)."""
+    at_work = pod("Running", {"runner": {"running": {}}, "agent": {"running": {}}})
+    taken_back = {"deletionTimestamp": at(-1), "deletionGracePeriodSeconds": 0}
+    second = pod("Failed", {"runner": ended(143), "agent": ended(143)}, "pod-2", created=-58, metadata=taken_back)
+    assert of_run(at_work, second) == runs.Running()
+    assert of_run(second, at_work) == runs.Running()
+    gone = views.job("job-1", None, [at_work, second])
+    assert runs.state_of(gone, UID, 1, NOW) == runs.Running(), "nor does the Job's own end bring the next run beside it"
