@@ -53,6 +53,7 @@ def pod(body: JSON) -> PodView:
         phase=status.get("phase") or "Pending",
         node=(body.get("spec") or {}).get("nodeName") or "",
         created=_time(metadata.get("creationTimestamp")),
+        scheduled=_time(scheduled.get("lastTransitionTime")) if scheduled.get("status") == "True" else None,
         deleted=_deletion_asked(metadata),
         # The kubelet ends its sentence with a stop and a space; ours goes on.
         disrupted=message.rstrip(". "),

@@ -79,6 +79,8 @@ class PodView:
     phase: str
     node: str = ""
     created: datetime | None = None
+    scheduled: datetime | None = None
+    """When it was given its node."""
     deleted: datetime | None = None
     """When its deletion was asked for, or confirmed by the kubelet."""
     disrupted: str = ""

@@ -175,7 +175,7 @@ def _starting(pod: PodView, now: datetime) -> Waiting | None:
         if container.running or container.terminated:
             continue
         if container.reason in STUCK_REASONS:
-            late = pod.created is not None and now - pod.created > STUCK_AFTER
+            late = now - _could_start(pod, now) > STUCK_AFTER
             message = f"container {name} of pod {pod.name} cannot start: {container.reason}: {container.message}"
             return Waiting(container.reason, _cut(message), stuck=late or container.reason == "InvalidImageName")
     if pod.unschedulable:
@@ -183,6 +183,12 @@ def _starting(pod: PodView, now: datetime) -> Waiting | None:
     if not any(container.running or container.terminated for container in pod.containers.values()):
         return Waiting("PodStarting", f"pod {pod.name} is starting")
     return None
+
+
+def _could_start(pod: PodView, now: datetime) -> datetime:
+    """Since when the kubelet may have tried to start a container: it has a node, and those before it have ended."""
+    times = (pod.scheduled or pod.created, *(container.finished_at for container in pod.containers.values()))
+    return max((time for time in times if time is not None), default=now)
 
 
 def _ended(job: JobView, pod: PodView, uid: str, run: int) -> Ended:

@@ -138,3 +138,20 @@ def test_of_two_pods_of_a_job_the_one_that_is_taken_back_is_not_the_runs_end() -
     assert of_run(second, at_work) == runs.Running()
     gone = views.job("job-1", None, [at_work, second])
     assert runs.state_of(gone, UID, 1, NOW) == runs.Running(), "nor does the Job's own end bring the next run beside it"
+
+
+PULLS = {"waiting": {"reason": "ErrImagePull", "message": "no route to host"}}
+
+
+@pytest.mark.parametrize(
+    ("scheduled", "checked_out", "stuck"), [(-5, None, False), (-121, None, True), (-400, -5, False)]
+)
+def test_an_image_has_its_time_from_when_the_kubelet_could_pull_it(
+    scheduled: float, checked_out: float | None, stuck: bool
+) -> None:
+    """A pod may wait for its node for long, and a gate's command for its checkout; a failure then is the first one."""
+    bound = {"type": "PodScheduled", "status": "True", "lastTransitionTime": at(scheduled)}
+    states = {"agent": PULLS} if checked_out is None else {"runner": ended(0, finished=checked_out), "agent": PULLS}
+    state = of_gate(pod("Pending", states, created=-600, status={"conditions": [bound]}))
+    assert isinstance(state, runs.Waiting)
+    assert state.stuck is stuck
