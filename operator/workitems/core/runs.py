@@ -140,9 +140,12 @@ def _under_way(job: JobView, pod: PodView | None, now: datetime) -> Waiting | Ru
 
 
 def _runner_lost(pod: PodView, now: datetime) -> Waiting | None:
-    """A runner that died before it said `go` leaves an agent that waits for it until the Job's deadline."""
+    """A runner that died before it said `go` leaves an agent that waits for it until the Job's deadline.
+
+    One that ended with 0 has reported and said `stop`: an agent whose image was long in coming has yet to read it.
+    """
     runner = pod.containers.get(RUNNER_CONTAINER, ContainerView())
-    if not runner.terminated or runner.finished_at is None or now - runner.finished_at < RUNNER_LOST_AFTER:
+    if not runner.exit_code or runner.finished_at is None or now - runner.finished_at < RUNNER_LOST_AFTER:
         return None
     if all(container.terminated for container in pod.containers.values()):
         return None

@@ -13,6 +13,7 @@ import pytest
 from workitems import views
 from workitems.api import RunReport
 from workitems.core import runs
+from workitems.protocol import Problem
 
 JSON = dict[str, Any]
 
@@ -155,3 +156,14 @@ def test_an_image_has_its_time_from_when_the_kubelet_could_pull_it(
     state = of_gate(pod("Pending", states, created=-600, status={"conditions": [bound]}))
     assert isinstance(state, runs.Waiting)
     assert state.stuck is stuck
+
+
+def test_a_runner_that_ended_while_its_agents_image_was_pulled_is_not_lost() -> None:
+    """Containers are started one after the other, each once its image is there (kuberuntime_manager.go, SyncPod)."""
+    problem = Problem(reason="PromptFileNotFound", message="analyst.md is not a file")
+    reported = ended(0, message=RunReport(run=1, uid=UID, problem=problem).dumps(), finished=-90)
+    assert of_run(pod("Running", {"runner": reported, "agent": {"running": {}}})) == runs.Running()
+    assert reason(of_run(pod("Succeeded", {"runner": reported, "agent": ended(0)}))) == "PromptFileNotFound"
+    lost = of_run(pod("Running", {"runner": ended(1, finished=-90), "agent": {"running": {}}}))
+    assert isinstance(lost, runs.Waiting)
+    assert lost.reason == "RunnerLost"
