@@ -29,6 +29,8 @@ REMEMBERED = 4096
 """Objects whose last news is known. One that is forgotten costs a look too many."""
 BASE_SECONDS = 1.0
 MAX_SECONDS = 30.0
+SHORT_SECONDS = 1.0
+"""A watch that has ended sooner, without a word, is one that the server (or a proxy before it) cannot serve now."""
 
 
 class PartsWatch:
@@ -57,8 +59,9 @@ class PartsWatch:
 
     async def run(self, add: Callable[[str], None], lost: Callable[[], None]) -> None:
         """Add the keys of items that are worth a look, until cancelled. Goes on after every error."""
-        failures = 0
+        failures, clock = 0, asyncio.get_running_loop().time
         while True:
+            began, heard = clock(), False
             try:
                 if not self._since:
                     await self.begin()
@@ -66,10 +69,12 @@ class PartsWatch:
                 async for kind, body in self._api.watch(
                     self._kind, self._namespace, label_selector=ITEM_LABEL, since=self._since
                 ):
-                    failures = 0
+                    failures, heard = 0, True
                     self._since = body["metadata"]["resourceVersion"]
                     if kind != "BOOKMARK":
                         self._hear(kind, body, add)
+                if not heard and clock() - began < SHORT_SECONDS:
+                    raise errors.Transient("the watch ended as soon as it began")
             except errors.Expired:
                 log.info("watch begins anew", kind=str(self._kind), namespace=self._namespace)
                 self._since = ""
