@@ -170,9 +170,12 @@ def _looked(draft: Draft, run: CurrentRun, ended: runs.Ended, content: Content |
     draft.note(f"look {run.number} {ended.result}")
     draft.set(run=None)
     draft.again_in(timedelta(0))
+    # It is compared with when a Decision was said, which is a time of the API server's too; ours may differ.
+    pod = draft.facts.run_job.pod if draft.facts.run_job is not None else None
+    looked = run.started_at if pod is None or pod.created is None else pod.created
     if content is not None:
         draft.set(content=content, head=content.commit, conditions=_fetched(draft, ended.report))
-        draft.set(looked_at=run.started_at)
+        draft.set(looked_at=looked)
         draft.infrastructure_works()
     elif ended.reason == runs.REMOTE_AWAY:
         draft.remote_is_away()
@@ -180,7 +183,7 @@ def _looked(draft: Draft, run: CurrentRun, ended: runs.Ended, content: Content |
         draft.note("look again later")
     else:
         # It cannot be told: the Decision is judged by what is known, and says so.
-        draft.set(looked_at=run.started_at)
+        draft.set(looked_at=looked)
         draft.infrastructure_works()
 
 

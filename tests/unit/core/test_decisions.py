@@ -1,5 +1,6 @@
 """What people say, when it counts, and what they are told."""
 
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -94,6 +95,29 @@ def test_a_person_may_push_better_documents_and_approve_that_commit() -> None:
     assert world.at == ("architecture", "InProgress")
     world.go()
     assert world.at == ("done", "Done")
+
+
+@pytest.mark.parametrize("ahead", [timedelta(minutes=2), timedelta(minutes=-2)])
+def test_an_api_server_with_another_clock_than_ours_costs_no_look_and_no_approval(ahead: timedelta) -> None:
+    """When a Decision was said, and when the pod of a look was made, are both its times."""
+
+    def look() -> None:
+        world.rest()
+        job = world.run_job()
+        assert job.pod is not None
+        job.pod = replace(job.pod, created=(world.now + ahead).replace(microsecond=0))
+        world.end_run()
+        world.rest()
+
+    world = in_review()
+    world.pass_time(minutes=5)
+    wrong = world.say("approve", {"gate": "analysis-approved", "commit": NEVER}, created=world.now + ahead)
+    look()
+    assert world.answer_to(wrong) == ("Void", "OtherContent")
+    head = world.branch.push({f"{DOCUMENTS}/03-trz.md": "improved by the reviewer\n"})
+    right = world.say("approve", {"gate": "analysis-approved", "commit": head}, created=world.now + ahead)
+    look()
+    assert world.answer_to(right) == ("Accepted", "Approved")
 
 
 def test_a_look_that_infrastructure_loses_is_repeated_before_the_answer() -> None:

@@ -627,7 +627,7 @@ class World:
                 name=f"{name}-x1",
                 phase="Running",
                 node="node-1",
-                created=self.now,
+                created=self.now.replace(microsecond=0),
                 containers={"runner": ContainerView(running=True), "agent": ContainerView(running=True)},
             ),
             seen_head=self.branch.head,
