@@ -38,6 +38,9 @@ WATCH_GRACE_SECONDS = 30
 MESSAGE_LIMIT = 500
 MERGE_PATCH = "application/merge-patch+json"
 APPLY = "application/apply-patch+yaml"  # JSON is YAML
+METADATA = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1,application/json"
+"""What writes ask for: nobody reads more of an answer to a write, and most of a Job is what we have just sent."""
+_WRITES = frozenset({"POST", "PUT", "PATCH"})
 MANAGED_FIELDS, STATUS = b',"managedFields":[', b',"status":{'
 NO_ANSWER = 0
 """The code under which a request without any answer is counted."""
@@ -134,6 +137,8 @@ class Cluster:
 
     A request that times out may have been carried out: callers repeat only what is idempotent, which is
     everything here, as creates are by name, replaces by resourceVersion and deletes by uid.
+
+    A write is answered with the object's metadata alone, as a PartialObjectMetadata.
     """
 
     def __init__(self, api: Any, timeout: aiohttp.ClientTimeout) -> None:
@@ -237,7 +242,7 @@ class Cluster:
             response.response.close()
 
     async def create(self, resource: Resource, namespace: str | None, body: JSONObject) -> JSONObject | None:
-        """The created object; None if one of this name exists already (whoever made it)."""
+        """Metadata of the created object; None if one of this name exists already (whoever made it)."""
         call = _Call("create", resource, namespace, body["metadata"].get("name", ""))
         answer = await self._request(call, "POST", call.path, body)
         # The only other 409 of a POST is "Conflict": a quota that was changed at the same moment.
@@ -267,7 +272,7 @@ class Cluster:
     async def merge_patch(
         self, resource: Resource, namespace: str | None, name: str, patch: JSONObject, *, subresource: str = ""
     ) -> JSONObject | None:
-        """The object after an RFC 7386 merge patch; None if there is none."""
+        """Metadata of the object after an RFC 7386 merge patch; None if there is none."""
         call = _Call("patch", resource, namespace, name, subresource)
         answer = await self._request(call, "PATCH", call.path, patch)
         if answer.code == 404 and answer.says_gone:
@@ -275,7 +280,7 @@ class Cluster:
         return _object(call, answer)
 
     async def apply(self, resource: Resource, namespace: str | None, body: JSONObject, *, manager: str) -> JSONObject:
-        """The object after a server-side apply by `manager`: created where there is none.
+        """Metadata of the object after a server-side apply by `manager`: created where there is none.
 
         Raises errors.Conflict if somebody else owns a field that it would change.
         """
@@ -322,7 +327,8 @@ class Cluster:
         try:
             # Inside the deadline too, because a login's plugin may hang.
             async with asyncio.timeout(self._timeout.total):
-                headers = {"Accept": "application/json", "Content-Type": content_type, **self._api.default_headers}
+                accept = METADATA if method in _WRITES else "application/json"
+                headers = {"Accept": accept, "Content-Type": content_type, **self._api.default_headers}
                 await self._api.update_params_for_auth(headers, [], ["BearerToken"], url, method, body)
                 response = await self._api.rest_client.request(
                     method, self._api.configuration.host + url, headers, body, _request_timeout=limits

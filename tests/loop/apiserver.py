@@ -158,6 +158,8 @@ class APIServer:
             body = self._serve(call, request.headers.get("Content-Type", ""))
             call.code = 201 if call.verb == "create" else 200
             self.done(call)
+            if "as=PartialObjectMetadata" in request.headers.get("Accept", ""):
+                body = {"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": body["metadata"]}
         except Refused as refusal:
             body, call.code = refusal.body, refusal.code
         if fault is Cut.GARBAGE:

@@ -197,6 +197,7 @@ async def test_replace_status_puts_the_whole_object_with_its_version(api: Api, c
     assert await cluster.replace_status(WORKITEMS, item(resourceVersion="7")) == item(resourceVersion="8")
     assert api.last["method"] == "PUT"
     assert api.last["path"] == "/apis/workitems.dev/v1alpha1/namespaces/team/workitems/a/status"
+    assert api.last["headers"]["Accept"].startswith("application/json;as=PartialObjectMetadata;"), "nobody reads more"
     assert api.last["body"]["metadata"]["resourceVersion"] == "7"
 
 

@@ -150,7 +150,10 @@ class Issues:
             except errors.Permanent as error:
                 await self._refuse(visit, issue, name, str(error))
                 return False
-            there = made or await self._api.get(cluster.WORKITEMS, namespace, name) or body
+            if made is not None:
+                there = {**body, "metadata": made["metadata"]}
+            else:
+                there = await self._api.get(cluster.WORKITEMS, namespace, name) or body
             log.info("issue taken", item=f"{namespace}/{name}", issue=issue.id)
             self._tell.wake(f"{namespace}/{name}")
         if not _is(there, issue):
