@@ -10,7 +10,7 @@ Why not `timeout`: it is not in every image, busybox's reports a limit different
 kill it returns 137, which looks like the kernel's memory killer. Here the limit is 124, whatever it took.
 
     exit codes    the agent's own; 124: ended at its limit; 127: the image lacks a program (named in the log);
-                  143: the pod was deleted before it began; 0 without a run: the runner said stop
+                  143: the pod was deleted before it began, or it said 0 to that; 0 without a run: the runner said stop
 """
 
 from __future__ import annotations
@@ -114,6 +114,8 @@ while [ -n "$interrupted" ]; do
 done
 # KILL, because a shell that has only just been forked may lose any other signal. Its `sleep` ends with the container.
 trap '' USR1 TERM
+# Who cleans up and says 0 because its pod is being deleted has not done its work.
+[ -z "$deleted" ] || [ "$code" != 0 ] || code=143
 {{ kill -KILL "$watch"; wait "$watch"; }} 2>/dev/null
 if [ -n "$shown" ]; then
   # All of the log, unless something that the agent left behind holds the output open.

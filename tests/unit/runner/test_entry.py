@@ -161,6 +161,17 @@ def test_sigterm_reaches_the_agent_whose_own_code_counts(pod: Pod) -> None:
     assert outcome(process) == (7, "bye\n")
 
 
+@pytest.mark.parametrize("kind", ["agent", "gate"])
+def test_zero_said_to_the_end_of_the_pod_is_no_success(pod: Pod, kind: str) -> None:
+    script = f"trap 'echo saved; exit 0' TERM; touch {pod.folder}/up; while :; do sleep 0.1; done"
+    process = pod.start("sh", "-c", script) if kind == "agent" else pod.gate("sh", "-c", script)
+    if kind == "agent":
+        pod.go()
+    pod.appears("up")
+    process.send_signal(signal.SIGTERM)
+    assert outcome(process) == (143, "saved\n")
+
+
 def test_sigterm_twice_still_waits_for_the_agent(pod: Pod) -> None:
     script = (
         f"trap 'touch {pod.folder}/got' TERM; touch {pod.folder}/up;"
