@@ -13,6 +13,8 @@ from tests.loop.store import DECISIONS, JOBS, REPOSITORIES, WORKITEMS, Refused
 from tests.loop.test_killed import PIPELINE
 from tests.unit.core.world import review
 
+pytestmark = pytest.mark.slow
+
 ITEMS = [f"et-{n}" for n in range(1, 8)]
 
 

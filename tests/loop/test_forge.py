@@ -101,6 +101,7 @@ async def test_red_checks_rework_green_checks_merge(lab: Lab) -> None:
     await lab.stop()
 
 
+@pytest.mark.slow
 async def test_a_webhook_or_the_next_poll_brings_the_news(lab: Lab) -> None:
     """Twenty seconds after the checks are green at the latest; no event of the cluster is needed for it."""
     prepare(lab)

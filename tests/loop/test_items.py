@@ -242,6 +242,7 @@ async def test_one_item_that_cannot_be_read_stops_no_other(lab: Lab) -> None:
     assert "WorkItemUnreadable" in {entry.get("reason") for entry in lab.log}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["Decision", "Repository", "Pipeline", "branch's other item"])
 async def test_another_object_that_cannot_be_read_harms_only_who_needs_it(lab: Lab, kind: str) -> None:
     lab.pipeline(one_stage())

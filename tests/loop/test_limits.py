@@ -14,6 +14,8 @@ from tests.loop.test_killed import PIPELINE
 from tests.unit.core.world import one_stage
 from workitems.api import Phase
 
+pytestmark = pytest.mark.slow
+
 
 def small(**limits: Any) -> JSON:
     return {**one_stage(), "limits": limits}

@@ -18,6 +18,8 @@ from tests.standins.plane import BOT_KEY, Plane
 from tests.unit.core.people import read
 from tests.unit.core.world import End
 
+pytestmark = pytest.mark.slow
+
 
 @asynccontextmanager
 async def project(lab: Lab, **plane: Any) -> AsyncIterator[Plane]:

@@ -24,6 +24,7 @@ UNUSABLE: dict[str, str] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("raw", UNUSABLE.values(), ids=UNUSABLE)
 async def test_a_run_without_a_usable_report_is_lost_named_and_repeated(lab: Lab, raw: str) -> None:
     lab.pipeline(one_stage())

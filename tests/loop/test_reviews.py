@@ -15,6 +15,8 @@ from tests.loop.store import DECISIONS, JSON
 from tests.unit.core.world import FORGE
 from workitems.core.forge import Review
 
+pytestmark = pytest.mark.slow
+
 PIPELINE: JSON = {
     "documents": "docs/{item}",
     "agents": {"coder": {"command": ["agent"]}},

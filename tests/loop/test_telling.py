@@ -339,6 +339,7 @@ async def test_another_channel_is_told_by_apprise(lab: Lab) -> None:
         await lab.stop()
 
 
+@pytest.mark.slow
 async def test_templates_and_tokens_are_those_of_the_moment(lab: Lab) -> None:
     messages = {"language": "ru", "templates": {"configMapName": "texts"}}
     async with team(lab, messages=messages) as (plane, telegram):

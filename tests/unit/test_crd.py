@@ -73,6 +73,7 @@ def test_write_writes_what_render_says(tmp_path: Path) -> None:
     assert {path.name: path.read_text(encoding="utf-8") for path in tmp_path.iterdir()} == crd.render()
 
 
+@pytest.mark.slow
 def test_client_side_apply_has_room_for_its_annotation() -> None:
     assert all(len(text.encode()) < LAST_APPLIED_LIMIT for text in crd.render().values())
 

@@ -84,6 +84,7 @@ def test_a_template_of_ones_own_comes_first() -> None:
     assert (text, problem) == ("et-12 ist fertig: a &lt; b", None)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("template", "problem"),
     [

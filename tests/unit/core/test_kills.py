@@ -142,6 +142,7 @@ def test_a_kill_at_any_boundary_on_the_way_to_the_merge_changes_nothing(merged: 
             raise AssertionError(f"killed at boundary {boundary} of {calm.boundaries}") from error
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("first", range(1, 8))
 def test_a_kill_at_every_boundary_on_the_way_to_the_merge_in_turn_changes_nothing(
     merged: tuple[World, dict[str, Any]], first: int
@@ -152,6 +153,7 @@ def test_a_kill_at_every_boundary_on_the_way_to_the_merge_in_turn_changes_nothin
     assert travel_to_the_merge(world) == expected
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("boundary", range(1, 16))
 def test_an_abort_closes_the_pull_request_wherever_the_operator_dies(boundary: int) -> None:
     world = forge_path()

@@ -196,6 +196,7 @@ def hostile_job(*, run_job_of_hostile: bool) -> JSON:
     return again
 
 
+@pytest.mark.slow
 def test_the_security_floor_holds_for_every_container_of_every_pod() -> None:
     seen = 0
     for job in jobs():

@@ -557,6 +557,7 @@ LABELS = st.from_regex(r"\A[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?\Z")
 STAGES = st.from_regex(r"\A[a-z0-9]([-a-z0-9]{0,38}[a-z0-9])?\Z")
 
 
+@pytest.mark.slow
 @given(LABELS, STAGES, LABELS, st.integers(1, 10**6), st.integers(1, 10**6))
 @settings(max_examples=100)
 def test_every_name_is_a_dns_label_of_at_most_63_characters(

@@ -159,6 +159,7 @@ def test_a_look_waits_for_its_git_server_too() -> None:
     assert world.status.infra_retries == 0
 
 
+@pytest.mark.slow
 def test_sixty_retries_do_not_overflow() -> None:
     world = World(one_stage())
     assert world.pipeline is not None

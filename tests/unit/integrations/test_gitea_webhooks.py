@@ -66,6 +66,7 @@ payloads = json_values | st.fixed_dictionaries(
 )
 
 
+@pytest.mark.slow
 @given(event=st.sampled_from(EVENTS), body=payloads.map(lambda p: json.dumps(p).encode()) | st.binary(max_size=200))
 def test_whatever_comes_it_is_about_something_plausible_or_refused(event: str, body: bytes) -> None:
     try:

@@ -56,6 +56,7 @@ def test_what_is_too_long_is_cut_and_says_so() -> None:
     assert not markdown("x" * html_text.TEXT_CHARACTERS).endswith("…\n")
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(60)
 @pytest.mark.parametrize(
     "piece",

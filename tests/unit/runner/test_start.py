@@ -9,6 +9,8 @@ import pytest
 from tests.unit.runner.lab import BRANCH, UID, Lab, git
 from workitems.protocol import RunKind, RunReport
 
+pytestmark = pytest.mark.slow
+
 TRAILERS = f"developer(et-12): run 1\n\nWorkItem: {UID}\nRun: 1\n"
 
 
