@@ -42,7 +42,7 @@ check: .venv/.synced ## Format, lint, types, import contracts, unit and loop tes
 	@.venv/bin/mypy
 	@.venv/bin/lint-imports
 	@.venv/bin/python -m hack.cluster test-tools
-	@.venv/bin/pytest -n 4 -m "not slow" tests/unit tests/loop tests/chart
+	@.venv/bin/pytest -n auto -m "not slow" tests/unit tests/loop tests/chart
 
 .PHONY: soak
 soak: .venv/.synced ## What takes longer than CI can: the operator killed forty times while items run; 10 GB of output
