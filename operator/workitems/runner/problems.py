@@ -93,7 +93,8 @@ _LOCAL = (
 _REMOTE = (
     _sign(
         r"returned error: 404|repository '.*' not found|Repository not found|remote: Not found"
-        r"|does not appear to be a git repository|repository '.*' does not exist|Cannot find repository",
+        r"|does not appear to be a git repository|repository '.*' does not exist|Cannot find repository"
+        r"|info/refs not valid: is this a git repository",
         "RepositoryNotFound",
         "there is no repository at {url}, or the credentials may not see it: check the Repository's url and Secret",
     ),
@@ -108,7 +109,9 @@ _REMOTE = (
         r"|(Operation|Resolving) timed out|timed out after|returned error: (5\d\d|429|408)|early EOF"
         r"|unexpected disconnect|hung up unexpectedly|Empty reply|No route to host|Network is unreachable|RPC failed"
         r"|Recv failure|Send failure|Operation too slow|kex_exchange_identification|handshake failed|SSL_connect"
-        r"|Broken pipe|transfer closed|Could not read from remote",
+        r"|Broken pipe|transfer closed|Could not read from remote"
+        # Whatever else kept curl from an answer: each TLS library has its own words for a connection cut short.
+        r"|unable to access 'https?://",
         "RemoteUnreachable",
         "{url} does not answer: {line}",
         retry=True,

@@ -174,6 +174,10 @@ def test_stderr_is_classified_by_our_lines_first() -> None:
             "RemoteUnreachable",
             True,
         ),
+        "fatal: unable to access 'https://x/y/': gnutls_handshake() failed: The TLS connection was non-properly "
+        "terminated.": ("RemoteUnreachable", True),
+        "fatal: unable to access 'https://x/y/': The requested URL returned error: 403": ("CredentialsRefused", False),
+        "fatal: https://x/y/info/refs not valid: is this a git repository?": ("RepositoryNotFound", False),
         "fatal: unable to access 'u': The requested URL returned error: 502": ("RemoteUnreachable", True),
         "fatal: unable to access 'u': The requested URL returned error: 403": ("CredentialsRefused", False),
         "remote: Invalid username or password.\nfatal: Authentication failed for 'u'": ("CredentialsRefused", False),
@@ -198,4 +202,5 @@ def test_stderr_is_classified_by_our_lines_first() -> None:
         found = problems.classify(stderr, remote)
         assert found is not None, stderr
         assert (found.problem.reason, found.problem.retry) == expected, stderr
+    assert problems.classify("warning: unable to access '/x/.gitignore': Permission denied", remote) is None
     assert problems.classify("error: object file x is empty\nfatal: loose object x is corrupt", remote) is None
