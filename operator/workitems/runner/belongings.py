@@ -37,7 +37,8 @@ def settle(cache: Cache, places: Places, task: RunTask) -> None:
         if not owner.exists() or owner.read_text() != task.uid:
             _empty(home / "outputs" / task.item)
             _empty_each(home / "sessions" / task.item)
-        owner.write_text(task.uid)
+            # Only now: a file that a full volume or a kill left empty would make the next run a stranger here.
+            owner.write_text(task.uid)
         os.utime(owner)
         for other in owner.parent.iterdir():
             if time.time() - other.stat().st_mtime > KEPT_SECONDS:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import time
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 from tests.unit.runner.lab import Lab
 from workitems.runner.belongings import KEPT_SECONDS
@@ -35,6 +39,23 @@ def test_a_later_item_of_the_same_name_gets_nothing_of_the_one_before(lab: Lab) 
     assert not output.exists()
     assert kept.parents[1].is_dir(), "a mount point was removed"
     assert list(kept.parents[1].iterdir()) == []
+
+
+def test_a_full_volume_makes_no_item_a_stranger_to_its_own(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = lab.run(lab.task(), "echo x > src/x")
+    kept, write = _conversation(lab), Path.write_text
+
+    def full(path: Path, *arguments: Any, **options: Any) -> int:
+        if path.parent.name != "items":
+            return write(path, *arguments, **options)
+        path.write_bytes(b"")
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    monkeypatch.setattr(Path, "write_text", full)
+    lab.run(lab.task(run=2, expected_head=first.head), "true")
+    monkeypatch.undo()
+    lab.run(lab.task(run=3, expected_head=first.head), "true")
+    assert kept.exists()
 
 
 def test_what_no_run_has_touched_for_weeks_goes_and_what_is_in_use_stays(lab: Lab) -> None:
