@@ -54,7 +54,9 @@ def commit(worktree: Worktree, task: RunTask, parent: str, merged: merge.Merge |
     """Commit on top of `parent`, and of the base that is `merged` in. Raises RunProblemError, GitError, OSError."""
     basis = merged.commit if merged is not None else parent
     surveyed = tree.survey(worktree.path)
-    git = worktree.git
+    # A lost node leaves an object empty that was not synced, and git takes an empty one for one that is there: the same
+    # content could never be pushed again.
+    git = dataclasses.replace(worktree.git, where=("-c", "core.fsync=loose-object", *worktree.git.where))
     for stale in worktree.cache.admin.glob("*.lock"):
         stale.unlink()
     if not (worktree.cache.admin / "index").exists():

@@ -93,6 +93,22 @@ def test_a_push_whose_answer_was_lost_is_a_success(lab: Lab) -> None:
     assert (report.problem, report.pushed, report.head) == (None, True, lab.head())
 
 
+def test_what_is_committed_is_on_the_disk_before_it_is_pushed(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An object that a lost node left empty is there for git: the same content could never be pushed again."""
+    wrapper, traces = lab.root / "bin" / "git", lab.root / "traces"
+    wrapper.parent.mkdir()
+    traces.mkdir()
+    wrapper.write_text(f'#!/bin/sh\nGIT_TRACE2_EVENT={traces} exec {real_git()} "$@"\n')
+    wrapper.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{wrapper.parent}:{os.environ['PATH']}")
+    assert lab.run(lab.task(), "echo 1 > src/one").pushed
+    monkeypatch.undo()
+    told = [trace.read_text() for trace in traces.iterdir()]
+    for command in ("update-index", "write-tree", "commit-tree"):
+        (said,) = (text for text in told if f'"name":"{command}"' in text)
+        assert '"fsync/hardware-flush"' in said, command
+
+
 def real_git() -> str:
     found = shutil.which("git")
     assert found is not None
