@@ -96,6 +96,14 @@ class Cache:
                 log.warning("the cache is not usable, it is fetched anew: %s", error)
         return self.renew()
 
+    def mend(self, error: problems.GitError) -> Branches:
+        """Renew where fetching went well and reading does not: an object is damaged. Raises RunProblemError."""
+        problem = self.fail(error)
+        if problem is not None:
+            raise problem from error
+        log.warning("the cache is damaged, it is fetched anew: %s", error)
+        return self.renew()
+
     def renew(self) -> Branches:
         """Empty the repository and fetch everything again. Raises RunProblemError."""
         self._trees.clear()

@@ -92,16 +92,17 @@ def prepare(session: Session, exchange: Exchange) -> Start:
     """Do everything up to the moment before the agent may start. Raises RunProblemError, HeadMovedError, OSError."""
     branches = fetch(session)
     belongings.settle(session.cache, session.places, session.task)
-    try:
+
+    def begin() -> Start:
         start = _bring(session, branches)
+        write_inputs(session, exchange, start)
+        return start
+
+    try:
+        start = begin()
     except problems.GitError as error:
-        # Fetching went well and reading does not: an object that a kill or a full disk left truncated.
-        problem = session.cache.fail(error)
-        if problem is not None:
-            raise problem from error
-        log.warning("the cache is damaged, it is fetched anew: %s", error)
-        start = _bring(session, session.cache.renew())
-    write_inputs(session, exchange, start)
+        branches = session.cache.mend(error)
+        start = begin()
     session.cache.tidy()
     return start
 
@@ -113,7 +114,12 @@ def bring_exactly(session: Session) -> None:
     if head is None or not session.cache.fetch_commit(head):
         sentence = f"the commit {head} to judge is no longer in {task.url}: the branch was rewritten"
         raise problems.RunProblemError("CommitNotFound", sentence)
-    session.worktree.bring(task.branch, head)
+    try:
+        session.worktree.bring(task.branch, head)
+    except problems.GitError as error:
+        session.cache.mend(error)
+        session.cache.fetch_commit(head)
+        session.worktree.bring(task.branch, head)
 
 
 def _bring(session: Session, branches: Branches) -> Start:

@@ -129,7 +129,11 @@ class Runner:
         if not session.cache.has(head):
             # Somebody's push, seen only when ours was refused.
             checkout.fetch(session)
-        return facts.read(session.cache, session.task, head)
+        try:
+            return facts.read(session.cache, session.task, head)
+        except problems.GitError as error:
+            session.cache.mend(error)
+            return facts.read(session.cache, session.task, head)
 
 
 def _stream(task: RunTask, exchange: Exchange, places: Places) -> Stream | None:

@@ -111,6 +111,40 @@ def test_a_damaged_cache_heals_itself(lab: Lab, damage: Callable[[Path], None]) 
     assert not list(path.rglob("*.keep"))
 
 
+def hollow(lab: Lab, name: str) -> None:
+    """Empty an object's file, as a node that was lost leaves what it had not written to the disk yet."""
+    made = git("--git-dir", str(lab.remote), "rev-parse", name)
+    file = lab.places.git_dir(lab.task()) / "objects" / made[:2] / made[2:]
+    file.chmod(0o644)
+    file.write_bytes(b"")
+
+
+@pytest.mark.parametrize(
+    ("kind", "path"),
+    [
+        (RunKind.AGENT, ".openclaw/agents/developer.md"),
+        (RunKind.AGENT, "docs/verdict.md"),
+        (RunKind.LOOK, "docs/verdict.md"),
+        (RunKind.GATE, "src/app.py"),
+    ],
+)
+def test_an_object_that_only_this_run_reads_is_fetched_anew_too(lab: Lab, kind: RunKind, path: str) -> None:
+    """The tree itself is as the last run left it, so bringing it there reads none of its files' objects."""
+    task = lab.task(system_prompt_file=".openclaw/agents/developer.md", verdicts=("docs/verdict.md",))
+    first = lab.run(task, "echo APPROVED > docs/verdict.md")
+    hollow(lab, f"{BRANCH}:{path}")
+    if kind is RunKind.GATE:
+        (lab.tree() / path).unlink()
+    report = lab.run(
+        dataclasses.replace(task, kind=kind, run=2, expected_head=first.head, base_commit=first.base_commit)
+    )
+    assert (report.problem, report.head, report.verdicts) == (
+        None,
+        first.head,
+        () if kind is RunKind.GATE else first.verdicts,
+    )
+
+
 def test_a_fetch_killed_in_the_middle_leaves_nothing_that_the_next_run_trips_over(lab: Lab) -> None:
     blob = os.urandom(3_000_000).hex()
     head = lab.push("main", docs__big_dot_md=blob)
