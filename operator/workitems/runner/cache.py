@@ -194,13 +194,22 @@ class Cache:
     def _remove_remains(self) -> None:
         if not self.path.is_dir():
             return
+        for name in ("commondir", "index"):
+            for file in self.path.glob(f"{WORKTREES}/*/{name}"):
+                # A full volume or a lost node left it: with it git neither fetches nor packs, for any item. Without, it
+                # does.
+                if file.stat().st_size == 0:
+                    log.info("removing %s, which is empty", file)
+                    file.unlink()
         for folder, folders, files in os.walk(self.path):
             if folder == str(self.path) and WORKTREES in folders:
                 folders.remove(WORKTREES)
             packs = folder.endswith("/objects/pack")
             for name in files:
                 # A .keep protects a pack while it is being received; one left behind would keep it for ever.
-                if name.endswith(".lock") or (packs and (name.startswith("tmp_") or name.endswith(".keep"))):
+                # `.tmp-` is what gc has packed and not named yet: git itself never removes one.
+                unfinished = name.startswith(("tmp_", ".tmp-")) or name.endswith(".keep")
+                if name.endswith(".lock") or (packs and unfinished):
                     log.info("removing %s, left by a run that was killed", name)
                     Path(folder, name).unlink(missing_ok=True)
 

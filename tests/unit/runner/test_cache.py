@@ -56,6 +56,7 @@ def leave_locks(path: Path) -> None:
     (path / "worktrees/et-12/HEAD.lock").write_text("")
     (path / "objects/pack/tmp_pack_x").write_text("x")
     (path / "objects/pack/pack-x.keep").write_text("x")
+    (path / "objects/pack/.tmp-7-pack-x.pack").write_text("x")
 
 
 def break_index(path: Path) -> None:
@@ -109,6 +110,7 @@ def test_a_damaged_cache_heals_itself(lab: Lab, damage: Callable[[Path], None]) 
     assert not list(path.rglob("*.lock"))
     assert not list(path.rglob("tmp_pack*"))
     assert not list(path.rglob("*.keep"))
+    assert not list(path.rglob(".tmp-*"))
 
 
 def hollow(lab: Lab, name: str) -> None:
@@ -143,6 +145,20 @@ def test_an_object_that_only_this_run_reads_is_fetched_anew_too(lab: Lab, kind: 
         first.head,
         () if kind is RunKind.GATE else first.verdicts,
     )
+
+
+@pytest.mark.parametrize("name", ["commondir", "index"])
+def test_a_file_that_another_item_left_empty_stops_nobody(
+    lab: Lab, caplog: pytest.LogCaptureFixture, name: str
+) -> None:
+    first = lab.run(lab.task(), "echo 1 > src/one")
+    lab.run(lab.task(item="other", uid="other", branch="other"))
+    (lab.places.git_dir(lab.task()) / "worktrees/other" / name).write_text("")
+    lab.push("main")
+    report = lab.run(lab.task(run=2, expected_head=first.head, base_commit=first.base_commit), "echo 2 > src/two")
+    assert (report.problem, report.pushed) == (None, True)
+    assert "anew" not in caplog.text
+    cache_of(str(lab.root), lab.url).bare.run("gc", "--quiet")
 
 
 def test_a_fetch_killed_in_the_middle_leaves_nothing_that_the_next_run_trips_over(lab: Lab) -> None:
