@@ -52,6 +52,9 @@ class _Change:
 
 def commit(worktree: Worktree, task: RunTask, parent: str, merged: merge.Merge | None = None) -> Committed:
     """Commit on top of `parent`, and of the base that is `merged` in. Raises RunProblemError, GitError, OSError."""
+    if merged is not None and not worktree.cache.has(merged.commit):
+        # Another item's run has emptied the cache. The remote gave it both sides again; it never had this commit.
+        merged = merge.begin(worktree.cache.bare, parent, merged.base, task.base_branch)
     basis = merged.commit if merged is not None else parent
     surveyed = tree.survey(worktree.path)
     # A lost node leaves an object empty that was not synced, and git takes an empty one for one that is there: the same

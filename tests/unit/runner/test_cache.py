@@ -262,6 +262,18 @@ def test_emptying_a_damaged_cache_keeps_another_items_running_work(lab: Lab) -> 
     assert "src/neighbour" not in lab.files(str(report.head))
 
 
+def test_emptying_a_damaged_cache_keeps_another_items_merge(lab: Lab) -> None:
+    first = lab.run(lab.task(), "echo ours > src/app.py")
+    base = lab.push("main", src__app_dot_py="theirs", src__new_dot_py="new")
+    other = cache_of(str(lab.root), lab.url)
+    other.admin = other.admin.with_name("other")
+    task = lab.task(run=2, expected_head=first.head, base_commit=first.base_commit, merge_base=True)
+    report = lab.run(task, "echo both > src/app.py", during=other.renew)
+    assert (report.problem, report.pushed) == (None, True)
+    assert git("--git-dir", str(lab.remote), "log", "-1", "--format=%P", BRANCH).split() == [first.head, base]
+    assert (lab.show(BRANCH, "src/app.py"), lab.show(BRANCH, "src/new.py")) == ("both", "new")
+
+
 def test_a_lock_that_nobody_gives_back_ends_in_a_problem_worth_a_retry(lab: Lab) -> None:
     task = lab.task()
     lab.fresh(task)
