@@ -113,8 +113,8 @@ def clean(root: Path, files: set[bytes], links: set[bytes]) -> int:
     while waiting:
         folder = waiting.pop()
         absolute = os.path.join(os.fsencode(root), folder)
-        if folder:
-            _open_up(absolute, os.lstat(absolute).st_mode)
+        # The root too: where the runner came before the kubelet, it is the agent's to lock.
+        _open_up(absolute, os.lstat(absolute).st_mode)
         with os.scandir(absolute) as entries:
             found = list(entries)
         for entry in found:
@@ -145,8 +145,7 @@ def survey(root: Path) -> Survey:
         folder = waiting.pop()
         absolute = os.path.join(os.fsencode(root), folder)
         try:
-            if folder:
-                _open_up(absolute, os.lstat(absolute).st_mode)
+            _open_up(absolute, os.lstat(absolute).st_mode)
             with os.scandir(absolute) as entries:
                 found = list(entries)
         except OSError as error:

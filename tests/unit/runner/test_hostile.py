@@ -228,6 +228,16 @@ def test_locked_folders_are_opened_and_cleaned(lab: Lab) -> None:
     assert "junk" not in lab.show(str(second.head), "src/list")
 
 
+def test_the_trees_own_folder_is_opened_too(lab: Lab) -> None:
+    first = lab.run(lab.task(), "echo x > src/x; chmod 0 .")
+    assert (first.problem, first.pushed) == (None, True)
+    assert lab.tree().stat().st_mode & 0o700 == 0o700
+    lab.tree().chmod(0o500)
+    second = lab.run(lab.task(run=2, expected_head=first.head, base_commit=first.base_commit))
+    assert second.problem is None
+    assert lab.tree().stat().st_mode & 0o700 == 0o700
+
+
 def test_a_tree_deeper_than_any_path_is_published_around_and_removed(lab: Lab) -> None:
     def dig() -> None:
         folder = os.open(lab.tree(), os.O_RDONLY)
