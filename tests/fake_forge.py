@@ -219,9 +219,8 @@ class FakeForge(Forge):
         self._merge(pull)
         self.requests.append(f"merge {number}{' and delete the branch' if delete_branch else ''}")
         self.cut("after merging")
-        return MergeOutcome(
-            MergeResult.MERGED, pull.merge_commit, branch_kept=self.keeps_branches if delete_branch else ""
-        )
+        kept = self.keeps_branches if delete_branch else ""
+        return MergeOutcome(MergeResult.MERGED, pull.merge_commit, commit, branch_kept=kept)
 
     async def update_branch(self, number: int, style: Literal["merge", "rebase"]) -> None:
         await self._answer()

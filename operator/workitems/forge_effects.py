@@ -126,6 +126,9 @@ class ForgeEffects:
                 raise errors.Transient(f"pull request {number} was merged, and the forge does not show it yet")
             if outcome.commit:
                 values["mergeCommit"] = outcome.commit
+            if outcome.head:
+                # The forge's own word may be of before the last push: it merges what is there, and notes it later.
+                values["head"] = outcome.head
             kept = outcome.branch_kept
             return Result(
                 ref=outcome.commit or now.url, values=values, reason=BRANCH_KEPT if kept else None, error=kept or None

@@ -20,7 +20,7 @@ class PullRequest:
     url: str
     state: Literal["open", "merged", "closed"]
     head: str
-    """The commit that the forge has for its head branch."""
+    """The commit that the forge has for its head branch; of a merged one, the commit that was merged."""
     base: str
     """Name of the base branch."""
     merge_commit: str | None = None
@@ -122,6 +122,8 @@ class MergeOutcome:
     result: MergeResult
     commit: str | None = None
     """The merge commit, where it was merged."""
+    head: str | None = None
+    """What was merged, where that was asked for; None: somebody else has merged, and the pull request says what."""
     message: str = ""
     """What the forge said, cut, for a person."""
     branch_kept: str = ""

@@ -175,7 +175,7 @@ class Gitea:
                 made = (await self.get(number)).merge_commit
                 # Gitea answers 200 where it could not delete the branch, too.
                 kept = await self._delete_branch(pull, commit) if delete_branch else ""
-                return MergeOutcome(MergeResult.MERGED, made, branch_kept=kept)
+                return MergeOutcome(MergeResult.MERGED, made, commit, branch_kept=kept)
             said = answer.message
             later = answer.code == 405 and "try again later" in said
             if not later and not (answer.code == 409 and "push out of date" in said):
@@ -199,7 +199,7 @@ class Gitea:
         if request.head != commit:
             message = f"{message}, at {request.head[:12]} and not at {commit[:12]}"
         kept = await self._delete_branch(pull, commit) if delete_branch else ""
-        return MergeOutcome(MergeResult.MERGED, request.merge_commit, message, kept)
+        return MergeOutcome(MergeResult.MERGED, request.merge_commit, message=message, branch_kept=kept)
 
     async def _delete_branch(self, pull: JSON, commit: str) -> str:
         """Why the branch of a merged pull request is still there; "": it is not."""
@@ -268,7 +268,12 @@ class Gitea:
             await self._api.check_repository()
             message = f"{self._api.place} has no pull request {number}: it was deleted"
             raise errors.Permanent("PullRequestNotFound", message)
-        return self._api.read(self._api.json(answer), dict)
+        pull = self._api.read(self._api.json(answer), dict)
+        if self._api.read(pull, lambda pull: pull["merged"] and pull["head"]["ref"] == pull["head"]["label"]):
+            # The branch is still there, and Gitea names its head, whatever was pushed to it after the merge.
+            kept = self._api.json(await self._api.ask("GET", f"/git/refs/pull/{number}/head"))
+            pull["head"]["sha"] = self._api.read(kept, lambda refs: str(refs[0]["object"]["sha"]))
+        return pull
 
     async def _commits(self, base: str, head: str, most: int, *, files: str = "false") -> Answer:
         query: dict[str, str | int] = {"sha": head, "not": base, "page": 1, "limit": most}

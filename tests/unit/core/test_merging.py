@@ -409,6 +409,21 @@ def test_a_person_who_merges_the_very_head_has_done_it() -> None:
     assert world.status.pull_request.merge_commit == world.forge.pulls[7].merge_commit
 
 
+def test_a_forge_that_has_not_noted_yet_what_it_merged_has_merged_it() -> None:
+    world = built(shop(), until="deploy")
+    older = world.status.head or ""
+    world.end_run(End(writes={"deployed.md": "yes\n"}))
+
+    def cut(moment: str) -> None:
+        if moment == "after merging":
+            world.forge.pulls[7].head = older
+
+    world.forge.cut = cut
+    world.go()
+    assert world.at == ("done", "Done")
+    assert world.forge.merges == [(7, world.status.head)]
+
+
 def test_a_person_who_merges_something_else_is_not_taken_for_the_gates() -> None:
     world = built(shop(), until="deploy")
     world.end_run(End())

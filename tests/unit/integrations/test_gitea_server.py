@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import itertools
 import sqlite3
+import subprocess
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -477,6 +478,49 @@ async def test_merged_already_at_another_head_is_said_and_its_branch_is_kept(sho
     assert f"at {newer[:12]} and not at {head[:12]}" in outcome.message
     assert outcome.branch_kept == f"branch feature/x was not deleted: it is at {newer[:12]} by now"
     assert shop.repository.has("feature/x")
+
+
+async def test_what_is_pushed_after_a_merge_was_not_merged(shop: Shop) -> None:
+    """Gitea goes on naming the branch's head as the merged pull request's."""
+    number, merged = await shop.proposed()
+    shop.repository.merge(number, "squash")
+    newer = shop.work(text="more\n")
+    assert shop.repository.ask("GET", f"/pulls/{number}")["head"]["sha"] == newer
+    for found in (await shop.forge.get(number), await shop.forge.find("feature/x", "main")):
+        assert found is not None
+        assert (found.number, found.state, found.head) == (number, "merged", merged)
+    outcome = await shop.forge.merge(number, newer, "squash", delete_branch=True, patient=False)
+    assert (outcome.result, outcome.head) == (MergeResult.MERGED, None)
+    assert f"at {merged[:12]} and not at {newer[:12]}" in outcome.message
+
+
+async def test_a_commit_that_the_server_merged_before_it_noted_it_was_merged(shop: Shop) -> None:
+    """What Gitea keeps of a merged pull request is what its queue of pushes had reached by then, for ever."""
+    number, older = await shop.proposed()
+    head = shop.work(text="more\n")
+    await shop.mergeable(number)
+    await noted(shop, number, head)
+    note(shop, number, older)
+    outcome = await shop.forge.merge(number, head, "squash", delete_branch=True, patient=False)
+    assert (outcome.result, outcome.head, outcome.branch_kept) == (MergeResult.MERGED, head, "")
+    assert shop.repository.read("src/code.txt") == "more\n"
+    assert (await shop.forge.get(number)).head == older
+
+
+async def noted(shop: Shop, number: int, head: str) -> None:
+    """Wait until the server's own reference of the pull request is this commit."""
+    for _ in range(200):
+        [found] = shop.repository.ask("GET", f"/git/refs/pull/{number}/head")
+        if found["object"]["sha"] == head:
+            return
+        await asyncio.sleep(0.1)
+    raise AssertionError(f"pull request {number} is still at {found}")
+
+
+def note(shop: Shop, number: int, head: str) -> None:
+    """As if the queue of pushes had come no further."""
+    [folder] = shop.server.folder.rglob(f"{shop.repository.owner}/{shop.repository.name}.git")
+    subprocess.run(("git", "-C", folder, "update-ref", f"refs/pull/{number}/head", head), check=True)
 
 
 async def test_a_branch_that_cannot_be_deleted_is_said(shop: Shop) -> None:
