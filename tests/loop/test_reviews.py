@@ -11,6 +11,7 @@ from tests.fake_forge import URL
 from tests.loop import virtual
 from tests.loop.apiserver import Cut
 from tests.loop.lab import NAMESPACE, Lab, cut_at
+from tests.loop.lab import URL as REPOSITORY_URL
 from tests.loop.store import DECISIONS, JSON
 from tests.unit.core.world import FORGE
 from workitems.core.forge import Review
@@ -120,14 +121,24 @@ async def test_nobody_decides_whom_the_repository_does_not_name(lab: Lab, review
 
 
 async def test_a_review_of_another_commit_or_of_an_earlier_item_decides_nothing(lab: Lab) -> None:
-    head = await waiting(lab)
+    await waiting(lab)
     say(lab, review(1, "ann", "approved", "f" * 40))
     say(lab, review(2, "bob", "approved", "main"))
     await lab.rest(200)
+    # The item's own commits are nobody else's.
+    head = lab.kubelet.branch(REPOSITORY_URL, lab.forge.pulls[7].branch).push({"theirs.py": "older\n"})
+    await lab.until(lambda: lab.status("et-1").head == head, "a look")
     lab.forge.reviewed[7] = (Review(3, "ann", "approved", head, "", virtual.EPOCH - timedelta(days=1)),)
     await lab.rest(200)
     assert lab.phase("et-1") == "InReview"
     assert decisions(lab) == []
+
+
+async def test_a_forge_whose_clock_is_behind_is_heard(lab: Lab) -> None:
+    head = await waiting(lab)
+    lab.forge.reviewed[7] = (Review(1, "ann", "approved", head, "Good.", virtual.EPOCH - timedelta(hours=1)),)
+    await lab.until(lambda: lab.status("et-1").stage != "build", "an approval")
+    assert [spec["by"] for spec in decisions(lab)] == ["gitea:team-lead"]
 
 
 async def test_a_rejection_beats_an_approval_of_the_same_commit(lab: Lab) -> None:

@@ -78,6 +78,9 @@ def _reviewers(draft: Draft) -> dict[str, str]:
 def _said_to_this_item(draft: Draft, review: Review) -> bool:
     """Names of items and of branches are used again, and a pull request with them."""
     created = draft.facts.item.metadata.creation_timestamp
+    if any(run.pushed and run.commit == review.commit for run in draft.status.runs):
+        # Nobody can have seen it before, whatever the forge's clock says, which is not the API server's.
+        return True
     named = re.fullmatch(COMMIT_PATTERN, review.commit) is not None
     return named and (created is None or review.submitted_at >= created)
 
