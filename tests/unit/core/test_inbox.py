@@ -115,6 +115,12 @@ def test_what_is_said_while_an_approval_is_awaited(sentence: str, heard: Heard, 
         assert spec == {"workItem": "et-12", "by": "plane:Lead@example.com", action: body, "comment": words}
 
 
+def test_a_tracker_whose_clock_is_behind_is_heard() -> None:
+    asked = tuple(replace(comment, created_at=comment.created_at - timedelta(hours=1)) for comment in ASKED)
+    found = inbox.replies(talk(say(":approved:", 21 - 60), own=asked))
+    assert [type(reply) for reply in found] == [Say]
+
+
 def test_the_same_comment_makes_one_decision_however_often_it_is_read() -> None:
     heard = say(":approved:", 21)
     first, second = (inbox.replies(talk(heard)) for _ in range(2))
