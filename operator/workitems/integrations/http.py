@@ -294,13 +294,22 @@ def _cause(error: BaseException, words: str) -> str:
 
 
 def retry_after_seconds(headers: Mapping[str, str], now: datetime | None = None) -> float | None:
-    """What Retry-After asks for, in seconds or as a date; None if it says nothing that can be understood."""
+    """What Retry-After asks for, in seconds or as a date; None if it says nothing that can be understood.
+
+    A date is by the server's clock, and so is the answer's own, if it has one; `now` is for one that has none.
+    """
     text = headers.get("Retry-After", "").strip()
     if text.isdecimal() and len(text) < 8:
         return float(text)
+    moment = _date(text)
+    if moment is None:
+        return None
+    return max((moment - (_date(headers.get("Date", "")) or now or datetime.now(UTC))).total_seconds(), 0.0)
+
+
+def _date(text: str) -> datetime | None:
     try:
         moment = email.utils.parsedate_to_datetime(text)
     except ValueError:
         return None
-    moment = moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
-    return max((moment - (now or datetime.now(UTC))).total_seconds(), 0.0)
+    return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)

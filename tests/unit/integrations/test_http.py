@@ -116,6 +116,12 @@ def test_retry_after_is_seconds_or_a_date(text: str, seconds: float | None) -> N
     assert http.retry_after_seconds({"Retry-After": text}, now) == seconds
 
 
+@pytest.mark.parametrize("ours", [datetime(2026, 11, 22, 13, tzinfo=UTC), datetime(2026, 11, 22, 15, tzinfo=UTC)])
+def test_a_date_to_come_back_at_is_by_the_servers_clock(ours: datetime) -> None:
+    headers = {"Retry-After": "Sun, 22 Nov 2026 14:00:30 GMT", "Date": "Sun, 22 Nov 2026 14:00:00 GMT"}
+    assert http.retry_after_seconds(headers, ours) == 30.0
+
+
 @pytest.mark.parametrize("answer", [web.Response(status=502), web.Response(status=500), hang_up])
 async def test_a_post_that_may_have_been_carried_out_is_not_repeated(
     server: Scripted, clients: Clients, answer: Any
