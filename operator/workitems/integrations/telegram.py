@@ -80,7 +80,10 @@ class TelegramChat:
         if not answer.good:
             raise _refusal(answer)
         result = _body(answer).get("result")
-        return str(result.get("message_id", "")) if isinstance(result, dict) else ""
+        if not isinstance(result, dict) or "message_id" not in result:
+            # A 200 of something between us and Telegram, which names every message that it has taken.
+            raise errors.Unanswered(f"{answer.what}: the answer names no message: is this Telegram's address?")
+        return str(result["message_id"])
 
     async def _post(self, piece: str, *, formatted: bool = True) -> http.Answer:
         body: dict[str, Any] = {"chat_id": self._chat, "text": piece, "link_preview_options": {"is_disabled": True}}

@@ -115,6 +115,13 @@ async def test_a_message_without_an_answer_is_not_sent_again(server: Telegram, b
     assert server.texts == ["once"]
 
 
+async def test_a_page_that_somebody_else_answers_with_is_no_message(server: Telegram, bot: Bot) -> None:
+    server.answers = [(200, {"login": "please"})]
+    with pytest.raises(errors.Unanswered, match="names no message"):
+        await bot.chat().send("once")
+    assert server.texts == []
+
+
 @pytest.mark.parametrize(
     ("chat", "token", "answers", "reason", "words"),
     [
