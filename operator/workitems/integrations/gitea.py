@@ -278,10 +278,19 @@ class Gitea:
     async def _commits(self, base: str, head: str, most: int, *, files: str = "false") -> Answer:
         query: dict[str, str | int] = {"sha": head, "not": base, "page": 1, "limit": most}
         query |= {"stat": "false", "verification": "false", "files": files}
-        answer = await self._api.ask("GET", "/commits", query)
+        missing = f"{self._api.place} has neither a branch nor a commit"
+        try:
+            answer = await self._api.ask("GET", "/commits", query)
+        except errors.Transient:
+            # Gitea answers 500 where there is no base.
+            about = {**query, "sha": base, "not": "", "limit": 1, "files": "false"}
+            if (await self._api.ask("GET", "/commits", about)).code != 404:
+                raise
+            await self._api.check_repository()
+            raise errors.Permanent("BranchNotFound", f"{missing} {base}") from None
         if answer.code == 404:
             await self._api.check_repository()
-            raise errors.Permanent("BranchNotFound", f"{self._api.place} has neither a branch nor a commit {head}")
+            raise errors.Permanent("BranchNotFound", f"{missing} {head}")
         return self._api.good(answer)
 
 

@@ -210,6 +210,15 @@ async def test_no_pull_request_without_the_branch(shop: Shop) -> None:
     assert caught.value.reason == "BranchNotFound"
 
 
+async def test_no_pull_request_without_the_base(shop: Shop) -> None:
+    """Gitea answers 500, which is no outage here."""
+    shop.work()
+    with pytest.raises(errors.Permanent, match="neither a branch nor a commit release/9") as caught:
+        await shop.forge.ensure("feature/x", "release/9", title="T", body="B")
+    assert caught.value.reason == "BranchNotFound"
+    assert 500 in shop.codes("GET", "/commits")
+
+
 async def test_two_at_once_open_one_pull_request(shop: Shop) -> None:
     shop.work()
     clients = [shop.client(shop.bot.token) for _ in range(4)]
