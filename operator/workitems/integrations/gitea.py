@@ -60,9 +60,9 @@ class Gitea:
 
     async def _of(self, branch: str, base: str, state: str, most: int | None = None) -> AsyncIterator[PullRequest]:
         """Those among the first `most` of a listing; None: among all."""
-        repository, seen = await self._api.repository(), 0
+        seen = 0
         async for pull in self._api.pages("/pulls", {"state": state, "base_branch": base}):
-            if self._api.read(pull, lambda pull: values.is_of(pull, repository, branch, base)):
+            if self._api.read(pull, lambda pull: values.is_of(pull, branch, base)):
                 yield self._api.read(pull, values.pull_request)
             seen += 1
             if seen == most:

@@ -49,7 +49,6 @@ class API:
         """Take the client and the repository."""
         self._client = client
         self.place = place
-        self._id: int | None = None
 
     def __repr__(self) -> str:
         return f"{self._client.base_url}/{self.place}"
@@ -94,15 +93,9 @@ class API:
                 return statuses
         raise errors.Transient(f"the statuses of {commit[:12]} of {self.place} change faster than they can be read")
 
-    async def repository(self) -> int:
-        """Its id, asked for once."""
-        if self._id is None:
-            self._id = await self.check_repository()
-        return self._id
-
-    async def check_repository(self) -> int:
-        """Its id: a 404 of anything below it may be its own."""
-        return self.read(self.json(await self.ask("GET", "")), lambda repository: int(repository["id"]))
+    async def check_repository(self) -> None:
+        """Raise what is to be said if there is none: a 404 of anything below it may be its own."""
+        self.read(self.json(await self.ask("GET", "")), lambda repository: int(repository["id"]))
 
     def good(self, answer: Answer) -> Answer:
         """The answer, if it is a 2xx."""

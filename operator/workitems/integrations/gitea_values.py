@@ -50,12 +50,12 @@ def _open_or_closed(state: str) -> Literal["open", "closed"]:
     return "open" if state == "open" else "closed"
 
 
-def is_of(pull: JSON, repository: int, branch: str, base: str) -> bool:
+def is_of(pull: JSON, branch: str, base: str) -> bool:
     """Whether it is of this branch of this very repository: forks may have a branch of the same name."""
-    head = pull["head"]
+    head, into = pull["head"], pull["base"]
     # Once the branch is deleted, `ref` is refs/pull/N/head, and only the label still names it.
     names = (head.get("label"), head["ref"])
-    return branch in names and int(head["repo_id"]) == repository and pull["base"]["ref"] == base
+    return branch in names and int(head["repo_id"]) == int(into["repo_id"]) and into["ref"] == base
 
 
 def newest_checks(statuses: Iterable[JSON]) -> tuple[Check, ...]:

@@ -149,6 +149,19 @@ async def test_a_forks_branch_of_the_same_name_is_not_ours(shop: Shop) -> None:
     assert number != theirs["number"]
 
 
+async def test_a_repository_that_was_made_anew_under_its_name_is_another_one(shop: Shop) -> None:
+    """As where a server is set up again: the address is the same, and the id is not."""
+    await shop.proposed()
+    shop.repository.ask("DELETE")
+    shop.repository = shop.owner.create_repository(shop.repository.name)
+    shop.repository.invite(shop.bot.user)
+    number, _ = await shop.proposed()
+    found = await shop.forge.find("feature/x", "main")
+    assert found is not None
+    assert (found.number, found.state) == (number, "open")
+    assert (await shop.proposed(text="more\n"))[0] == number
+
+
 async def test_a_branch_name_that_was_used_before_gets_a_pull_request_of_its_own(shop: Shop) -> None:
     first, head = await shop.proposed()
     assert (
