@@ -588,6 +588,19 @@ async def test_a_base_that_refuses_branches_behind_it_takes_one_that_was_brought
     assert outcome.result is MergeResult.MERGED, outcome
 
 
+async def test_a_pull_request_that_depends_on_an_open_issue_is_an_outage_by_what_gitea_says(shop: Shop) -> None:
+    number, head = await shop.proposed()
+    await shop.mergeable(number)
+    first = shop.repository.ask("POST", "/issues", {"title": "First this"})["number"]
+    other = {"owner": shop.repository.owner, "repo": shop.repository.name, "index": first}
+    shop.repository.ask("POST", f"/issues/{number}/dependencies", other)
+    with pytest.raises(errors.Unanswered, match=r"it answered 500$"):
+        await shop.forge.merge(number, head, "merge", delete_branch=False, patient=False)
+    shop.repository.ask("PATCH", f"/issues/{first}", {"state": "closed"})
+    outcome = await shop.forge.merge(number, head, "merge", delete_branch=False, patient=False)
+    assert outcome.result is MergeResult.MERGED
+
+
 async def test_a_draft_is_refused(shop: Shop) -> None:
     head = shop.work()
     pull = await shop.forge.ensure("feature/x", "main", title="WIP: Discounts", body="")
