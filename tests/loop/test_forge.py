@@ -15,6 +15,8 @@ from tests.loop.virtual import VirtualLoop
 from tests.unit.core.world import End
 from workitems.core.forge import Check, Commit
 
+pytestmark = pytest.mark.slow
+
 PIPELINE: JSON = {
     "documents": "docs/{item}",
     "agents": {"coder": {"command": ["agent"]}},
@@ -101,7 +103,6 @@ async def test_red_checks_rework_green_checks_merge(lab: Lab) -> None:
     await lab.stop()
 
 
-@pytest.mark.slow
 async def test_a_webhook_or_the_next_poll_brings_the_news(lab: Lab) -> None:
     """Twenty seconds after the checks are green at the latest; no event of the cluster is needed for it."""
     prepare(lab)
@@ -118,7 +119,6 @@ async def test_a_webhook_or_the_next_poll_brings_the_news(lab: Lab) -> None:
     assert lab.status("et-1").rework[0].gate == "ci-green"
 
 
-@pytest.mark.slow
 async def test_a_look_meanwhile_does_not_put_off_the_next_question(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(random, "random", lambda: 1.0)
     prepare(lab)
@@ -145,7 +145,6 @@ async def test_a_look_meanwhile_does_not_put_off_the_next_question(lab: Lab, mon
     assert next(a for a in asked if a > last) - last < 330
 
 
-@pytest.mark.slow
 async def test_a_forge_that_is_away_for_an_hour_costs_an_hour_and_other_items_nothing(lab: Lab) -> None:
     prepare(lab)
     lab.repository("other", url="https://git.example.com/other.git")
@@ -198,7 +197,6 @@ async def test_what_is_over_and_has_something_to_tell_is_swept_by_the_next_opera
     assert lab.forge.pulls[7].state == "closed"
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("moment", ["before", "after"])
 def test_an_operator_may_die_at_any_write_and_at_any_request_to_the_forge(
     tmp_path: Path, log: Log, moment: str
@@ -211,7 +209,6 @@ def test_an_operator_may_die_at_any_write_and_at_any_request_to_the_forge(
     dies_at_each(tmp_path, log, moments, (JOURNEY, expected))
 
 
-@pytest.mark.slow
 def test_an_operator_may_die_at_any_request_to_the_forge(tmp_path: Path, log: Log) -> None:
     with asyncio.Runner(loop_factory=VirtualLoop) as runner:
         expected, before, after = runner.run(undisturbed(tmp_path, log, JOURNEY))

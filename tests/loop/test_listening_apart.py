@@ -16,13 +16,14 @@ from tests.standins.plane import Plane
 from tests.unit.core.people import read
 from tests.unit.core.world import End
 
+pytestmark = pytest.mark.slow
+
 SOURCE = "workitem-operator"
 
 
 # --- each apart from the others
 
 
-@pytest.mark.slow
 async def test_a_tracker_that_hangs_holds_up_its_own_repository_alone(lab: Lab) -> None:
     async with project(lab) as plane, Plane(virtual.now) as other:
         other.hanging = True
@@ -85,7 +86,6 @@ async def test_a_comment_that_nobody_can_read_is_answered_and_stops_no_other(lab
 # --- issues
 
 
-@pytest.mark.slow
 async def test_a_restart_asks_nothing_about_issues_that_were_taken(lab: Lab) -> None:
     async with project(lab, workItems={"label": "ai"}) as plane:
         issues = [plane.issue(f"Task {number}", labels=("ai",)) for number in range(1, 13)]
@@ -108,7 +108,6 @@ async def test_a_restart_asks_nothing_about_issues_that_were_taken(lab: Lab) -> 
         await lab.stop()
 
 
-@pytest.mark.slow
 async def test_an_issue_that_was_refused_is_taken_once_what_is_wrong_is_mended(lab: Lab) -> None:
     async with project(lab, workItems={"state": "Ready"}) as plane:
         lab.item("et-2", suspend=True)
@@ -134,7 +133,6 @@ async def test_an_issue_that_was_refused_is_taken_once_what_is_wrong_is_mended(l
         await lab.stop()
 
 
-@pytest.mark.slow
 async def test_an_issue_says_which_workitem_it_has_become_although_that_is_over(lab: Lab) -> None:
     """The operator that took it dies before it could say so, and the issue leaves the state that it was taken for."""
     async with project(lab, workItems={"state": "Ready"}) as plane:
@@ -157,7 +155,6 @@ async def test_an_issue_says_which_workitem_it_has_become_although_that_is_over(
         await lab.stop()
 
 
-@pytest.mark.slow
 async def test_what_a_repository_wants_later_counts_for_what_is_there(lab: Lab) -> None:
     async with project(lab) as plane:
         plane.issue("One", state="Ready")
@@ -234,7 +231,6 @@ async def test_a_comment_whose_date_was_chosen_counts_for_nothing(lab: Lab) -> N
 # --- killed
 
 
-@pytest.mark.slow
 async def test_killed_after_every_call_to_the_tracker_and_every_creation_nothing_is_said_or_made_twice(
     lab: Lab,
 ) -> None:

@@ -21,6 +21,8 @@ from tests.unit.core.people import read
 from tests.unit.core.world import FORGE, End, review
 from tests.unit.integrations.scripted import serving
 
+pytestmark = pytest.mark.slow
+
 STATES = {
     "inProgress": "In Progress",
     "inReview": "In Review",
@@ -73,7 +75,6 @@ def settled(lab: Lab, *items: str) -> Any:
     return lambda: all(lab.phase(item) == "Done" and lab.status(item).outbox is None for item in items)
 
 
-@pytest.mark.slow
 async def test_tracker_and_chat_follow_an_item_to_its_end(lab: Lab) -> None:
     async with team(lab) as (plane, telegram):
         lab.approve_always()
@@ -97,7 +98,6 @@ async def test_tracker_and_chat_follow_an_item_to_its_end(lab: Lab) -> None:
         await lab.stop()
 
 
-@pytest.mark.slow
 async def test_a_tracker_and_a_chat_that_are_down_hold_nothing_up_and_are_right_afterwards(lab: Lab) -> None:
     async with team(lab) as (plane, telegram):
         lab.approve_always()
@@ -149,7 +149,6 @@ async def test_a_missing_state_lists_what_exists_and_keeps_no_comment_back(lab: 
         await lab.stop()
 
 
-@pytest.mark.slow
 async def test_twenty_items_share_sixty_requests_a_minute_and_all_is_told(lab: Lab) -> None:
     async with team(lab, notify=[]) as (plane, _):
         lab.approve_always()
@@ -167,7 +166,6 @@ async def test_twenty_items_share_sixty_requests_a_minute_and_all_is_told(lab: L
         await lab.stop()
 
 
-@pytest.mark.slow
 async def test_repositories_that_name_one_key_share_its_sixty_requests_however_they_write_the_address(lab: Lab) -> None:
     async with team(lab, notify=[]) as (plane, _):
         other = tracker(plane, url=f"{plane.url}/", token={"secretName": "blog-plane", "key": "token"})
@@ -206,7 +204,6 @@ async def test_a_chat_that_asks_to_be_left_alone_is_and_hears_everything_once_af
         await lab.stop()
 
 
-@pytest.mark.slow
 async def test_killed_after_every_message_and_before_its_status_write_nothing_is_sent_twice(lab: Lab) -> None:
     async with team(lab, tracker=None) as (_, telegram):
         lab.approve_always()
@@ -226,7 +223,6 @@ async def test_killed_after_every_message_and_before_its_status_write_nothing_is
         await lab.stop()
 
 
-@pytest.mark.slow
 async def test_a_chat_that_many_write_to_gets_every_message_once_however_long_it_takes(lab: Lab) -> None:
     async with team(lab, tracker=None) as (_, telegram):
         names = [f"et-{number}-{each}" for number in range(12) for each in range(4)]
@@ -243,7 +239,6 @@ async def test_a_chat_that_many_write_to_gets_every_message_once_however_long_it
         await lab.stop()
 
 
-@pytest.mark.slow
 async def test_killed_after_every_single_call_and_before_its_status_write_nothing_is_told_twice(lab: Lab) -> None:
     async with team(lab, notify=[]) as (plane, _):
         lab.approve_always()
@@ -271,7 +266,6 @@ async def test_killed_after_every_single_call_and_before_its_status_write_nothin
         await lab.stop()
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("wrong", ["TokenRefused", "Forbidden"])
 async def test_a_token_that_is_wrong_or_closed_for_hours_loses_nothing(lab: Lab, wrong: str) -> None:
     async with team(lab, notify=[]) as (plane, _):
@@ -339,7 +333,6 @@ async def test_another_channel_is_told_by_apprise(lab: Lab) -> None:
         await lab.stop()
 
 
-@pytest.mark.slow
 async def test_templates_and_tokens_are_those_of_the_moment(lab: Lab) -> None:
     messages = {"language": "ru", "templates": {"configMapName": "texts"}}
     async with team(lab, messages=messages) as (plane, telegram):

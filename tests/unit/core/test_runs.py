@@ -288,6 +288,7 @@ REPORTS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("change", "reason"), REPORTS.values(), ids=REPORTS)
 def test_a_report_that_cannot_be_used_is_a_lost_run(change: Callable[[str], str], reason: str | None) -> None:
     world = running()
