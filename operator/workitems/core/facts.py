@@ -95,15 +95,16 @@ class PodView:
         The phase says so seconds after the containers have ended. What ended well needs no word more; why a container
         was killed (an eviction, a node that shuts down) the kubelet keeps back until then.
         """
-        if self.phase in ("Succeeded", "Failed"):
-            return True
-        return bool(self.containers) and all(c.exit_code == 0 for c in self.containers.values())
+        return self.phase in ("Succeeded", "Failed") or self._ended_well
 
     @property
     def succeeded(self) -> bool:
         """Whether all its containers have ended as they should, and nobody wanted it to end."""
-        ended_well = bool(self.containers) and all(c.exit_code == 0 for c in self.containers.values())
-        return ended_well and self.deleted is None and not self.disrupted
+        return self._ended_well and self.deleted is None and not self.disrupted
+
+    @property
+    def _ended_well(self) -> bool:
+        return bool(self.containers) and all(c.exit_code == 0 for c in self.containers.values())
 
     @property
     def healthy(self) -> bool:

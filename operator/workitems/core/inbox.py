@@ -121,9 +121,9 @@ def replies(now: Conversation) -> tuple[Reply, ...]:
     for heard in now.heard:
         if refusal_id(now.item, heard.comment.id) in done or decision_name(now.item, heard.comment.id) in done:
             continue
+        said = heard.comment.created_at
         # What follows a request of this item is said to it, whatever the tracker's clock says beside the API server's.
-        asked = _about(requests, heard.comment.created_at) is not None
-        if not asked and created is not None and heard.comment.created_at < created:
+        if created is not None and said < created and _about(requests, said) is None:
             continue
         reply = _opinion(now, requests, heard)
         if reply is not None:

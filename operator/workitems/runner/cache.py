@@ -84,24 +84,20 @@ class Cache:
 
     def refresh(self) -> Branches:
         """Fetch all branches and tags. Raises RunProblemError where the remote, or the volume's space, is at fault."""
-        with self.locked():
-            self._remove_remains()
-            try:
+        try:
+            with self.locked():
+                self._remove_remains()
                 self._fetch()
                 return self._branches()
-            except problems.GitError as error:
-                problem = self.fail(error)
-                if problem is not None:
-                    raise problem from error
-                log.warning("the cache is not usable, it is fetched anew: %s", error)
-        return self.renew()
+        except problems.GitError as error:
+            return self.mend(error)
 
     def mend(self, error: problems.GitError) -> Branches:
-        """Renew where fetching went well and reading does not: an object is damaged. Raises RunProblemError."""
+        """Renew where neither remote nor volume is at fault: something here is damaged. Raises RunProblemError."""
         problem = self.fail(error)
         if problem is not None:
             raise problem from error
-        log.warning("the cache is damaged, it is fetched anew: %s", error)
+        log.warning("the cache is not usable, it is fetched anew: %s", error)
         return self.renew()
 
     def renew(self) -> Branches:

@@ -92,34 +92,37 @@ def prepare(session: Session, exchange: Exchange) -> Start:
     """Do everything up to the moment before the agent may start. Raises RunProblemError, HeadMovedError, OSError."""
     branches = fetch(session)
     belongings.settle(session.cache, session.places, session.task)
-
-    def begin() -> Start:
-        start = _bring(session, branches)
-        write_inputs(session, exchange, start)
-        return start
-
     try:
-        start = begin()
+        start = _begin(session, exchange, branches)
     except problems.GitError as error:
-        branches = session.cache.mend(error)
-        start = begin()
+        start = _begin(session, exchange, session.cache.mend(error))
     session.cache.tidy()
+    return start
+
+
+def _begin(session: Session, exchange: Exchange, branches: Branches) -> Start:
+    """All that reads objects, any of which may be damaged."""
+    start = _bring(session, branches)
+    write_inputs(session, exchange, start)
     return start
 
 
 def bring_exactly(session: Session) -> None:
     """Make the tree the commit that a gate judges, wherever the branch is by now. Raises RunProblemError."""
-    task, head = session.task, session.task.expected_head
     fetch(session)
+    try:
+        _bring_commit(session)
+    except problems.GitError as error:
+        session.cache.mend(error)
+        _bring_commit(session)
+
+
+def _bring_commit(session: Session) -> None:
+    task, head = session.task, session.task.expected_head
     if head is None or not session.cache.fetch_commit(head):
         sentence = f"the commit {head} to judge is no longer in {task.url}: the branch was rewritten"
         raise problems.RunProblemError("CommitNotFound", sentence)
-    try:
-        session.worktree.bring(task.branch, head)
-    except problems.GitError as error:
-        session.cache.mend(error)
-        session.cache.fetch_commit(head)
-        session.worktree.bring(task.branch, head)
+    session.worktree.bring(task.branch, head)
 
 
 def _bring(session: Session, branches: Branches) -> Start:
