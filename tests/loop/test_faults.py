@@ -123,7 +123,7 @@ async def test_a_tenth_of_all_requests_fails_and_every_item_is_done(lab: Lab, se
     lab.supervised = True
     lab.start()
     await lab.until_phase("Done", *ITEMS)
-    assert weather.count > 60
+    assert weather.count > 30, "of some seven hundred requests"
     for item in ITEMS:
         assert [run.number for run in lab.status(item).runs] == list(range(1, 9 if item == "et-2" else 7))
 

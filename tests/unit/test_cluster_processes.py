@@ -34,9 +34,18 @@ def test_a_part_is_started_once_and_anew_when_it_changes(state: Path) -> None:
 
 @pytest.mark.slow
 def test_a_part_that_ends_is_told_with_the_end_of_its_log(state: Path) -> None:
-    part = processes.Part("broken", ("sh", "-c", "echo no such flag >&2; exit 2"), lambda: True)
+    part = processes.Part("broken", ("sh", "-c", "echo no such flag >&2; exit 2"), lambda: False)
     with pytest.raises(ClusterError, match=r"broken ended instead of starting.*no such flag"):
         processes.ensure(part, state)
+
+
+@pytest.mark.slow
+def test_what_a_stranger_answers_at_the_address_of_a_part_that_has_ended_does_not_pass_for_it(
+    state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(processes, "running", lambda _state: {})
+    with pytest.raises(ClusterError, match="sleeper ended instead of starting"):
+        processes.ensure(_sleeper(1), state)
 
 
 def test_a_part_that_has_no_environment_for_a_moment_has_not_ended(
