@@ -35,6 +35,8 @@ WATCH_SECONDS = 8
 """Below pykube's own timeout for a read, READ_SECONDS: an item may be silent for longer."""
 READ_SECONDS = 60
 """A machine that is busy may let an answer wait."""
+PATIENTLY = f"--timeout={PATIENCE_SECONDS}s"
+"""Of `kubectl wait` and its like."""
 UNTIL_TOLD = "until [ -e /tmp/told ]; do sleep 0.2; done"
 """What an agent's step or a gate's command runs to be in the middle of its work until `Lab.tell`, however slow the test
 is: no sleep is long enough for what a test does meanwhile."""
@@ -182,8 +184,13 @@ class Lab:
         # Its container may not be there yet.
         touch = (*self.cluster.kubectl, "-n", self.namespace, "exec", f"job/{job}", "-c", "agent", "--")
 
+        ended = "jsonpath={.items[*].status.containerStatuses[?(@.name=='agent')].state.terminated.exitCode}"
+        look = ("get", "pods", "-l", f"batch.kubernetes.io/job-name={job}", "-o", ended)
+
         def told() -> bool:
-            return subprocess.run([*touch, "touch", "/tmp/told"], capture_output=True, check=False).returncode == 0
+            done = subprocess.run([*touch, "touch", "/tmp/told"], capture_output=True, check=False)
+            # What was told may end before the telling does, and nobody can be told after that.
+            return done.returncode == 0 or self.kubectl(*look) != ""
 
         until(told, f"{job} told")
 
@@ -226,8 +233,8 @@ class Lab:
         query = factory.objects(self.api, namespace=self.namespace).filter(field_selector={"metadata.name": name})
         body: JSON = {}
         while time.monotonic() < deadline:
-            found = query.get_or_none(name=name)
-            if found is not None:
+            # From then on every version is seen, also those between two watches: what is waited for may pass by.
+            if not body and (found := query.get_or_none(name=name)) is not None:
                 body = dict(found.obj)
                 if true(body):
                     return body
@@ -235,6 +242,7 @@ class Lab:
             left = max(int(deadline - time.monotonic()), 1)
             for event in query.watch(since=since, params={"timeoutSeconds": min(left, WATCH_SECONDS)}):
                 if event.type == "ERROR":
+                    body = {}
                     break
                 body = dict(event.object.obj)
                 if true(body):
