@@ -56,7 +56,7 @@ class FaultProxy:
     def __enter__(self) -> Self:
         """Start."""
         self._thread.start()
-        assert self._started.wait(10), "the proxy did not start"
+        assert self._started.wait(60), "the proxy did not start"
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -64,7 +64,7 @@ class FaultProxy:
         stop = self._stop
         assert stop is not None
         self._loop.call_soon_threadsafe(stop.set)
-        self._thread.join(20)
+        self._thread.join(60)
         self._loop.close()
 
     @property
@@ -75,6 +75,11 @@ class FaultProxy:
         path = self._folder / "kubeconfig-proxy"
         path.write_text(yaml.safe_dump(view))
         return path
+
+    @property
+    def watching(self) -> bool:
+        """Whether there is a watch to be cut."""
+        return bool(self._watches)
 
     def cut_watches(self) -> None:
         """End all watches in the middle, without a word."""
@@ -157,7 +162,8 @@ class FaultProxy:
             return None
         # A read has nothing to be in conflict with.
         kinds: list[int | str] = [429, 500, LOST] if request.method == "GET" else [409, 429, 500, LOST]
-        return self._chance.choice(kinds)
+        # What has not been yet comes first: writes are the fewer, and 409 is theirs alone.
+        return self._chance.choice([kind for kind in kinds if not self.counts[str(kind)]] or kinds)
 
     async def _watch(self, request: web.BaseRequest) -> web.StreamResponse:
         self._watched.add(request.path)
