@@ -64,12 +64,14 @@ class Crossing:
         with self._lock:
             if method != "GET":
                 self.requests.append(f"{asked} {answer.status_code}")
-            dead = self._next is not None and not self._next.done()
             hit = next((w for w in self._armed if re.fullmatch(w[0], asked) and w[1] in answer.text), None)
-            if dead or hit is None or answer.is_error:
+            if hit is None or answer.is_error:
                 return answer
             self._armed.remove(hit)
             self.killed.append(asked)
+            # The next one may ask before anybody has seen that it is there; what it asks for may never come again.
+            if self._next is not None:
+                self._next.result()
             # Dead before the connection closes: a living one would see an error, and could act on it.
             self.operator.kill()
             self._next = self._starter.submit(self.operator.start)

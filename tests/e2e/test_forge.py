@@ -30,7 +30,7 @@ from hack.gitea.client import Client, Repository
 from hack.gitea.errors import GiteaError
 from tests.e2e import session
 from tests.e2e.crossing import Crossing, crossing
-from tests.e2e.lab import PATIENCE_SECONDS, UNTIL_TOLD, Lab, job_of, only, said
+from tests.e2e.lab import PATIENCE_SECONDS, UNTIL_TOLD, Lab, job_of, only, said, until
 from tests.e2e.operator_process import OperatorProcess
 
 pytestmark = [pytest.mark.e2e, pytest.mark.alone, pytest.mark.timeout(1200)]
@@ -239,13 +239,16 @@ def _create(lab: Lab) -> None:
 
 def _pushed(repository: Repository) -> str:
     """A person's push to main, as soon as the way to the server is there again."""
-    pause = threading.Event()
-    for _ in range(100):
+
+    def back() -> bool:
         try:
-            return repository.commit("main", "src/price.txt", "theirs\n", "Prices in cents")
+            repository.ask("GET")
         except GiteaError:
-            pause.wait(0.3)
-    raise AssertionError("the forge did not come back")
+            return False
+        return True
+
+    until(back, "back: the forge")
+    return repository.commit("main", "src/price.txt", "theirs\n", "Prices in cents")
 
 
 def _waits_for_checks(status: dict[str, Any]) -> bool:
