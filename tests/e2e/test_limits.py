@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.lab import JSON, UNTIL_TOLD, Lab, commands, condition, only, said
+from tests.e2e.lab import JSON, PATIENTLY, UNTIL_TOLD, Lab, commands, condition, only, said
 
 pytestmark = pytest.mark.e2e
 
@@ -46,8 +46,10 @@ def lab(shared_lab: Lab) -> Lab:
     slowly = {"development": [{**CODE, "sleep": 3}]}
     shared_lab.item("few-runs", pipeline="two", limits={"maxRuns": 1})
     shared_lab.item("short-time", slowly, pipeline="two", limits={"maxDuration": "2s"})
-    for name in ("narrow-1", "narrow-2", "narrow-3"):
-        shared_lab.item(name, slowly, pipeline="two", repository="narrow")
+    # Nobody gets past the first before the third was seen to wait.
+    until_told = {"development": [{**CODE, "run": UNTIL_TOLD}]}
+    for name, script in (("narrow-1", until_told), ("narrow-2", slowly), ("narrow-3", slowly)):
+        shared_lab.item(name, script, pipeline="two", repository="narrow")
     shared_lab.item("paused-review", pipeline="approval")
     shared_lab.item("paused-blocked", {"analysis": [GIVES_UP, None]}, pipeline="plain")
     shared_lab.item("paused-asking", {"analysis": [ASKS, None]}, pipeline="plain")
@@ -64,6 +66,7 @@ def test_a_repositorys_runs_never_exceed_its_limit_and_the_waiting_say_behind_wh
         f"one of 1 concurrent runs of Repository {lab.namespace}/narrow, behind {lab.namespace}/narrow-"
         in said(queued)[1]
     )
+    lab.tell(lab.wait("narrow-1", lambda s: s.get("run") is not None, "its run")["run"]["job"])
     runs = [run for name in names for run in lab.wait_phase(name, "Done")["runs"]]
     assert len(runs) == 6
     spans = sorted((run["startedAt"], run["finishedAt"]) for run in runs)
@@ -150,5 +153,5 @@ def test_jobs_and_logs_stay_until_the_item_is_over_and_go_after_the_ttl(lab: Lab
     # From its own end each, so that all go at the same time.
     assert min(map(int, released.split())) >= TTL
     lab.kubectl("patch", "job", gate, "--type=merge", "-p", '{"metadata": {"finalizers": null}}')
-    lab.kubectl("wait", "jobs", "-l", selector, "--for=delete", "--timeout=120s")
+    lab.kubectl("wait", "jobs", "-l", selector, "--for=delete", PATIENTLY)
     assert lab.status("short-lived")["phase"] == "Done"

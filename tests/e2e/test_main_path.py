@@ -7,7 +7,7 @@ import json
 import pytest
 import yaml
 
-from tests.e2e.lab import UNTIL_TOLD, Lab, only
+from tests.e2e.lab import PATIENTLY, UNTIL_TOLD, Lab, only
 from workitems.api import API_VERSION
 
 pytestmark = pytest.mark.e2e
@@ -64,7 +64,7 @@ def test_what_is_in_git_is_never_fought_over(lab: Lab) -> None:
     assert ("gitops", None) in owners
     assert {part for manager, part in owners if manager != "gitops"} == {"status"}
     assert not {"annotations", "finalizers"} & raw.keys()
-    lab.kubectl("delete", "workitem", "in-git", "--timeout=60s")
+    lab.kubectl("delete", "workitem", "in-git", PATIENTLY)
 
 
 def test_task_text_arrives_byte_for_byte(lab: Lab) -> None:
@@ -130,11 +130,12 @@ def test_worktrees_on_volumes_keep_what_the_branch_has(lab: Lab, mode: str) -> N
 def test_a_sigkill_in_the_middle_of_a_stage_loses_and_doubles_nothing(lab: Lab) -> None:
     git = lab.repository()
     lab.pipeline()
-    item = lab.item("killed", {"analysis": [{**_analysis(), "sleep": 4}]})
-    lab.wait(item, lambda status: (status.get("run") or {}).get("state") == "Running", "a running run")
+    item = lab.item("killed", {"analysis": [{**_analysis(), "run": UNTIL_TOLD}]})
+    status = lab.wait(item, lambda status: (status.get("run") or {}).get("state") == "Running", "a running run")
     lab.operator.restart()
+    lab.tell(status["run"]["job"])
     lab.approve(item)
-    lab.wait(item, lambda status: status.get("stage") == "development", "development")
+    lab.wait(item, lambda status: status.get("stage") not in ("analysis", "architecture"), "development")
     lab.operator.restart()
     status = lab.wait_phase(item, "Done")
 
@@ -158,7 +159,7 @@ def test_reject_sends_the_analysis_back_with_the_comment(lab: Lab) -> None:
 
     prompt = git.show("workitem/rejected", "docs/work-items/rejected/prompt-analysis-2.md")
     assert "The refund case is missing." in prompt
-    assert lab.get("decision", decision)["status"]["result"] == "Accepted"
+    assert lab.acknowledged(decision)["result"] == "Accepted"
 
 
 def test_an_older_commit_is_not_approved_and_the_decision_says_so(lab: Lab) -> None:
@@ -215,9 +216,9 @@ def test_deletion_with_the_operator_away_cleans_jobs_pods_and_volume(lab: Lab) -
     lab.wait(item, lambda status: (status.get("run") or {}).get("state") == "Running", "a running run")
     lab.operator.kill()
     try:
-        lab.kubectl("delete", "workitem", item, "--cascade=foreground", "--timeout=120s")
+        lab.kubectl("delete", "workitem", item, "--cascade=foreground", PATIENTLY)
         for kind in ("job", "pod", "pvc", "controllerrevision"):
-            lab.kubectl("wait", kind, "--all", "--for=delete", "--timeout=120s")
+            lab.kubectl("wait", kind, "--all", "--for=delete", PATIENTLY)
             assert not lab.kubectl("get", kind, "-o", "name").strip()
     finally:
         lab.operator.start()
