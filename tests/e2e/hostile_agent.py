@@ -31,7 +31,7 @@ def reach(targets: dict[str, Any]) -> dict[str, str]:
 
 def wait_for_policy(target: dict[str, Any]) -> None:
     """Network plugins enforce a policy a moment after the pod's start (docs/security.md): not what is tried here."""
-    for _ in range(60):
+    for _ in range(600):
         if not reach({"it": target})["it"].startswith("open"):
             return
         time.sleep(0.25)
@@ -105,7 +105,7 @@ def processes() -> str:
     children = []
     try:
         for _ in range(6000):
-            children.append(subprocess.Popen(["sleep", "60"]))  # noqa: PERF401 - those before the refusal are ended
+            children.append(subprocess.Popen(["sleep", "600"]))  # noqa: PERF401 - those before the refusal are ended
     except OSError as error:
         return f"denied after {len(children)}: {error.strerror}"
     finally:

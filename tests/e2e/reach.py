@@ -15,7 +15,7 @@ import urllib.error
 import urllib.request
 from typing import Any
 
-SECONDS = 3
+SECONDS = 15
 
 
 def attempt(target: dict[str, Any]) -> str:

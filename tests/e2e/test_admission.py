@@ -15,7 +15,7 @@ from hack.cluster.model import Cluster
 from tests.e2e.admission import decisions, pipelines, repositories, workitems
 from tests.e2e.admission.cases import BASES, Bad, Good, Manifest, contract, merged, spec
 from tests.e2e.evidence import OPERATOR
-from tests.e2e.lab import TEAM_LEAD
+from tests.e2e.lab import TEAM_LEAD, until
 
 pytestmark = pytest.mark.e2e
 
@@ -195,14 +195,21 @@ def test_the_contract_applies(kubectl: Kubectl, namespace: str, name: str) -> No
 
 def test_the_contract_s_status_is_stored_and_shown(kubectl: Kubectl, stored: str) -> None:
     before = json.loads(kubectl("-n", stored, "get", "wi", "et-12", "-o", "json").stdout)["status"]
-    written = replace_status(kubectl, stored, times(contract("workitem-status.yaml")[0]["status"]))
-    assert written.returncode == 0, written.stderr
-    shown = kubectl("-n", stored, "get", "workitems", "et-12").stdout.splitlines()
-    assert shown[0].split() == ["NAME", "STAGE", "PHASE", "REASON", "RUNS", "PR", "AGE"]
-    assert shown[1].split()[:6] == ["et-12", "development", "InProgress", "RunInProgress", "4", "7"]
-    wide = kubectl("-n", stored, "get", "workitems", "et-12", "-o", "wide").stdout.splitlines()
-    assert wide[0].split()[7:] == ["AGENT", "BRANCH", "HEAD", "COST", "MESSAGE"]
-    assert wide[1].split()[7:9] == ["developer", "feature/et-12-discounts"]
+    wanted = ["et-12", "development", "InProgress", "RunInProgress", "4", "7"]
+    shown: list[list[str]] = []
+
+    def shows(*flags: str) -> bool:
+        written = replace_status(kubectl, stored, times(contract("workitem-status.yaml")[0]["status"]))
+        assert written.returncode == 0, written.stderr
+        shown[:] = map(str.split, kubectl("-n", stored, "get", "workitems", "et-12", *flags).stdout.splitlines())
+        return shown[1][:6] == wanted
+
+    # The operator of the tests beside this one writes what it thinks of such an item: the one or the other is shown.
+    until(shows, f"shown: {wanted}")
+    assert shown[0] == ["NAME", "STAGE", "PHASE", "REASON", "RUNS", "PR", "AGE"]
+    until(lambda: shows("-o", "wide"), f"shown: {wanted}")
+    assert shown[0][7:] == ["AGENT", "BRANCH", "HEAD", "COST", "MESSAGE"]
+    assert shown[1][7:9] == ["developer", "feature/et-12-discounts"]
     assert replace_status(kubectl, stored, before).returncode == 0
 
 

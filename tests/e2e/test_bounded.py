@@ -33,6 +33,8 @@ yes '{LINE}' | head -c {OUTPUT_BYTES}
 touch /tmp/flooded
 until [ -e /tmp/enough ]; do yes '{LINE}' | head -c {11 * MEBI}; sleep 2; done
 """
+# Said until it was read: the log may be rotated right behind it.
+THE_END = "until [ -e /tmp/read ]; do printf '\\nthe end\\n'; sleep 0.5; done"
 READ = f"""
 yes '{LINE}' | head -c {OUTPUT_BYTES}
 echo
@@ -62,7 +64,7 @@ def lab(shared_lab: Lab) -> Lab:
     shared_lab.pipeline("small", _developer(resources={"requests": {"cpu": "10m", "memory": "32Mi"}, "limits": limits}))
     fill = "head -c 100000000 /dev/zero > /tmp/large; sleep 600"
     shared_lab.item("scratch", {"development": [{"run": fill}]}, pipeline="small")
-    shared_lab.item("loud", {"development": [{"write": WORK, "run": f"{FLOOD}echo; echo the end"}]}, pipeline="plain")
+    shared_lab.item("loud", {"development": [{"write": WORK, "run": f"{FLOOD}{THE_END}"}]}, pipeline="plain")
     shared_lab.item("read", {"development": [{"write": WORK, "run": READ}]}, pipeline="read")
     return shared_lab
 
@@ -71,9 +73,11 @@ def test_an_endless_log_is_rotated_and_the_item_goes_on(lab: Lab) -> None:
     pod = _flooded(lab, "loud")
     _until(lambda: 0 < _log_bytes(lab, pod) < LOG_BYTES, lambda: f"the log of {pod} has {_log_bytes(lab, pod)} bytes")
     lab.kubectl("exec", pod, "-c", "agent", "--", "touch", "/tmp/enough")
+    last = ("logs", pod, "-c", "agent", "--tail=1")
+    _until(lambda: lab.kubectl(*last) == "the end\n", lambda: f"the log of {pod} ends with {lab.kubectl(*last)}")
+    lab.kubectl("exec", pod, "-c", "agent", "--", "touch", "/tmp/read")
     status = lab.wait_phase("loud", "Done")
     assert [run["result"] for run in status["runs"]] == ["Succeeded"]
-    assert lab.kubectl("logs", pod, "-c", "agent", "--tail=1") == "the end\n"
 
 
 def test_of_an_endless_output_that_is_read_a_part_is_kept_and_its_end_is_understood(lab: Lab) -> None:

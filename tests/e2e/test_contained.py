@@ -22,7 +22,7 @@ import yaml
 
 from hack.cluster import helm, restricted, settings
 from tests.e2e import outside
-from tests.e2e.lab import JSON, Git, Lab, condition, only, said
+from tests.e2e.lab import JSON, PATIENTLY, Git, Lab, condition, only, said
 from tests.e2e.session import GIT_NAMESPACE, OPERATOR_NAMESPACE, ROOT
 from workitems import protocol
 
@@ -103,6 +103,7 @@ def _listener(lab: Lab, image: str) -> Iterator[str]:
                     "image": image,
                     "imagePullPolicy": "IfNotPresent",
                     "command": ["python3", "-m", "http.server", "-d", "/tmp", str(LISTENER_PORT)],
+                    "readinessProbe": {"tcpSocket": {"port": LISTENER_PORT}, "periodSeconds": 1},
                     "securityContext": restricted.container(),
                 }
             ],
@@ -111,7 +112,7 @@ def _listener(lab: Lab, image: str) -> Iterator[str]:
     where = ("-n", GIT_NAMESPACE)
     lab.kubectl(*where, "apply", "--server-side", "-f", "-", stdin=yaml.safe_dump(pod))
     try:
-        lab.kubectl(*where, "wait", "--for=condition=Ready", "pod/listener", "--timeout=60s")
+        lab.kubectl(*where, "wait", "--for=condition=Ready", "pod/listener", PATIENTLY)
         yield lab.kubectl(*where, "get", "pod", "listener", "-o", "jsonpath={.status.podIP}")
     finally:
         lab.kubectl(*where, "delete", "pod", "listener", "--wait=false")
