@@ -27,7 +27,7 @@ from hack.cluster import helm as programs
 from hack.cluster import images, settings
 from hack.demo.install import values
 from tests.e2e import receiver
-from tests.e2e.lab import JSON, PATIENCE_SECONDS, Lab, default_pipeline, only, said
+from tests.e2e.lab import JSON, PATIENCE_SECONDS, PATIENTLY, UNTIL_TOLD, Lab, default_pipeline, job_of, only, said
 from tests.e2e.session import ROOT
 from workitems.crd import UNSEEN
 
@@ -67,7 +67,7 @@ class Release:
     def upgrade(self, chart: pathlib.Path, *more: str) -> None:
         """Install or upgrade, and wait until the operator is ready."""
         served = f"--set-json=watchNamespaces={json.dumps(self.served)}"
-        self.run("upgrade", "--install", self.name, chart, served, *self.flags, *more, "--wait", "--timeout=3m")
+        self.run("upgrade", "--install", self.name, chart, served, *self.flags, *more, "--wait", PATIENTLY)
 
     def kubectl(self, *arguments: str, stdin: str | None = None) -> str:
         """kubectl in the release's namespace."""
@@ -96,7 +96,13 @@ class Release:
 
     def pipeline(self) -> JSON:
         """The spec of the Pipeline that it brought."""
-        return dict(json.loads(self.kubectl("get", "pipeline", "default", "-o", "json"))["spec"])
+        return dict(self.brought()["spec"])
+
+    def brought(self) -> JSON:
+        """That Pipeline, which is perhaps not there yet."""
+        get = ("get", "pipeline", "default", "--ignore-not-found", "-o", "json")
+        self.until(lambda: self.kubectl(*get) != "", "seen to bring its Pipeline")
+        return dict(json.loads(self.kubectl(*get)))
 
     def pods(self) -> set[str]:
         """Names of the operator's pods that stay."""
@@ -300,12 +306,10 @@ def test_a_delivery_reaches_the_one_that_leads(release: Release) -> None:
     release.upgrade(CHART, "--set=replicas=2,webhooks.enabled=true")
     label = "jsonpath={.metadata.labels.workitems\\.dev/leader}=true"
     leader = release.leader()
-    release.kubectl("wait", leader, f"--for={label}", "--timeout=60s")
+    release.kubectl("wait", leader, f"--for={label}", PATIENTLY)
     service = f"{release.name}-workitem-operator-webhooks"
     ready = "jsonpath={.endpoints[0].conditions.ready}=true"
-    release.kubectl(
-        "wait", "endpointslice", "-l", f"kubernetes.io/service-name={service}", f"--for={ready}", "--timeout=60s"
-    )
+    release.kubectl("wait", "endpointslice", "-l", f"kubernetes.io/service-name={service}", f"--for={ready}", PATIENTLY)
     url = f"http://{service}.{release.namespace}.svc/hooks/{lab.namespace}/hooked/gitea"
     assert git.shell(["python3", "-c", SEND, url, key]).split() == ["202"] * 8
     counted = 'workitem_webhook_deliveries_total{code="202",source="gitea"} 8.0'
@@ -315,7 +319,7 @@ def test_a_delivery_reaches_the_one_that_leads(release: Release) -> None:
         assert (counted in release.kubectl("get", "--raw", path)) is (pod == leader), pod
     # And back to one.
     release.upgrade(CHART)
-    assert len(release.pods()) == 1
+    release.until(lambda: len(release.pods()) == 1, "one pod")
 
 
 def test_who_names_the_secrets_that_may_be_read_is_served_and_the_rest_are_told(release: Release) -> None:
@@ -373,7 +377,7 @@ def test_another_channel_is_told_by_an_image_with_the_extra_and_one_without_it_s
     # Whatever an earlier test has chosen.
     release.upgrade(CHART)
     lab.apply(*receiver.manifests(built.agent))
-    lab.kubectl("wait", "pod/receiver", "--for=condition=Ready", "--timeout=60s")
+    lab.kubectl("wait", "pod/receiver", "--for=condition=Ready", PATIENTLY)
     address = f"json://receiver.{lab.namespace}.svc:{receiver.PORT}"
     lab.kubectl("create", "secret", "generic", "channel", f"--from-literal=address={address}")
     channel = {"apprise": {"address": {"secretName": "channel", "key": "address"}}, "events": ["Done"]}
@@ -387,7 +391,7 @@ def test_another_channel_is_told_by_an_image_with_the_extra_and_one_without_it_s
 
     before = release.pods()
     release.upgrade(CHART, *values(dataclasses.replace(built, operator=images.apprise(lab.cluster))))
-    release.kubectl("wait", "--for=delete", *before, "--timeout=90s")
+    release.kubectl("wait", "--for=delete", *before, PATIENTLY)
     lab.item("with", repository="told", pipeline="short", branch="with")
     status = lab.wait("with", lambda s: s.get("phase") == "Done" and "outbox" not in s, "told")
     (effect,) = [effect for effect in status["effects"] if effect["target"] == "notify-0"]
@@ -430,19 +434,21 @@ def test_an_upgrade_loses_nothing_and_an_uninstall_leaves_what_people_wrote(rele
     telegram = {"telegram": {"chatId": "1", "token": token, "url": address}}
     git = lab.repository(notify=[telegram], messages={"templates": {"configMapName": "words"}})
     # Edited by a person, in the operator's namespace: the item's own has none.
-    brought = json.loads(release.kubectl("get", "pipeline", "default", "-o", "json"))
+    brought = release.brought()
     assert brought["spec"]["stages"][0]["name"] == "analysis"
     brought["spec"] = default_pipeline()
+    brought["spec"]["agentDefaults"] |= {"timeout": "1h"}
     release.kubectl("replace", "-f", "-", stdin=json.dumps(brought))
     edited = release.pipeline()
 
-    script = {"architecture": [{"write": {"{docs}/11-architecture.md": "x\n"}, "sleep": 15}]}
+    # In the middle of its work until the new operator is there.
+    script = {"architecture": [{"write": {"{docs}/11-architecture.md": "x\n"}, "run": UNTIL_TOLD}]}
     item = lab.item("et-1", script)
     written = {key: lab.get("workitem", item)[key] for key in ("apiVersion", "kind", "spec")}
     written["metadata"] = {"name": item}
     written["spec"] = {key: written["spec"][key] for key in ("repository", "title", "description")}
     lab.approve(item)
-    lab.running(item, "architecture")
+    pod = lab.running(item, "architecture")
     # In the other namespace that it serves, and in one that it does not.
     other = dataclasses.replace(lab, namespace=release.others[0])
     other.repository()
@@ -452,10 +458,11 @@ def test_an_upgrade_loses_nothing_and_an_uninstall_leaves_what_people_wrote(rele
     stranger.item("et-3")
     before = release.pods()
     release.upgrade(CHART, "--set=replicas=2")
-    release.kubectl("wait", "--for=delete", *before, "--timeout=90s")
+    release.kubectl("wait", "--for=delete", *before, PATIENTLY)
     # The Service of webhooks follows the one that leads.
     label = "jsonpath={.metadata.labels.workitems\\.dev/leader}=true"
-    release.kubectl("wait", release.leader(), f"--for={label}", "--timeout=60s")
+    release.kubectl("wait", release.leader(), f"--for={label}", PATIENTLY)
+    lab.tell(job_of(pod))
     release.kubectl("delete", release.leader(), "--grace-period=0", "--force")
     assert "Message" in columns(lab)
     assert release.pipeline() == edited
@@ -473,7 +480,7 @@ def test_an_upgrade_loses_nothing_and_an_uninstall_leaves_what_people_wrote(rele
     lab.kubectl("diff", "--server-side", "-f", "-", stdin=json.dumps(written))
     release.run("test", release.name)
     release.run("uninstall", release.name, "--wait")
-    release.kubectl("wait", "--for=delete", "pod", "-l", OPERATORS, "--timeout=90s")
+    release.kubectl("wait", "--for=delete", "pod", "-l", OPERATORS, PATIENTLY)
     assert lab.status(item)["phase"] == "Done"
     kept: Any = json.loads(lab.kubectl("get", "crd", "-o", "json"))["items"]
     assert {crd["spec"]["names"]["kind"] for crd in kept if crd["spec"]["group"] == "workitems.dev"} == {

@@ -20,7 +20,7 @@ from hack.cluster.model import Cluster
 from hack.scriptedmodel import manifests
 from hack.scriptedmodel.manifests import ModelServer
 from tests.claude_ends import FAILURES
-from tests.e2e.lab import CONTRACT, PATIENCE_SECONDS, Git, Lab, condition, only, until
+from tests.e2e.lab import CONTRACT, PATIENCE_SECONDS, PATIENTLY, Git, Lab, condition, only, until
 from workitems.agents import output
 from workitems.protocol import AGENT_LABEL, GATE_LABEL, ITEM_LABEL
 
@@ -45,7 +45,7 @@ def model(lab: Lab, built: images.Images) -> ModelServer:
     """A scripted model in the test's namespace that takes one key alone."""
     server = ModelServer(lab.namespace, built.agent, key=KEY)
     lab.apply(*manifests.manifests(server))
-    lab.kubectl("rollout", "status", "deploy/model", "--timeout=120s")
+    lab.kubectl("rollout", "status", "deploy/model", PATIENTLY)
     return server
 
 
@@ -202,7 +202,7 @@ def _on_the_volume(lab: Lab, item: str, image: str, path: str) -> str:
         "volumes": [{"name": "volume", "persistentVolumeClaim": {"claimName": name}}],
     }
     lab.apply({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "look"}, "spec": spec})
-    lab.kubectl("wait", "pod/look", "--for=jsonpath={.status.phase}=Succeeded", "--timeout=120s")
+    lab.kubectl("wait", "pod/look", "--for=jsonpath={.status.phase}=Succeeded", PATIENTLY)
     return lab.kubectl("logs", "look")
 
 

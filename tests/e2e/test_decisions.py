@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.lab import JSON, UNTIL_TOLD, Git, Lab, commands, only, said
+from tests.e2e.lab import JSON, PATIENTLY, UNTIL_TOLD, Git, Lab, commands, only, said
 
 pytestmark = pytest.mark.e2e
 
@@ -86,7 +86,7 @@ def test_approve_is_accepted_once_and_void_for_another_commit(world: World) -> N
     lab.wait_phase("approved", "Done")
     accepted = lab.status("approved")["decisions"][-1]
     assert (accepted["result"], accepted["by"]) == ("Accepted", "team-lead")
-    assert lab.get("decision", accepted["name"])["status"]["result"] == "Accepted"
+    assert lab.acknowledged(accepted["name"])["result"] == "Accepted"
 
     late = lab.decide("approved", approve={"gate": GATE, "commit": status["head"]})
     assert world.told("approved", late)[:2] == ("Ignored", "ItemFinished")
@@ -188,14 +188,14 @@ def test_send_back_goes_only_back_and_never_beside_a_run(world: World) -> None:
 
 def test_abort_stops_the_run_keeps_the_branch_and_ends_the_item(world: World) -> None:
     lab = world.lab
-    lab.item("aborted-running", {"analysis": [{"sleep": 200}]}, pipeline="plain")
+    lab.item("aborted-running", {"analysis": [{"run": UNTIL_TOLD}]}, pipeline="plain")
     lab.running("aborted-running", "analysis")
     job = lab.status("aborted-running")["run"]["job"]
     result, reason, _ = world.told("aborted-running", lab.decide("aborted-running", abort={}))
     assert (result, reason) == ("Accepted", "Aborted")
     status = lab.wait_phase("aborted-running", "Aborted")
     assert said(status) == ("Aborted", "aborted by team-lead; the branch workitem/aborted-running is kept")
-    lab.kubectl("wait", "job", job, "--for=delete", "--timeout=120s")
+    lab.kubectl("wait", "job", job, "--for=delete", PATIENTLY)
     late = lab.decide("aborted-running", retry={})
     assert world.told("aborted-running", late)[:2] == ("Ignored", "ItemFinished")
 

@@ -17,7 +17,7 @@ import pytest
 
 from tests.e2e import full_volume
 from tests.e2e.full_volume import FullVolume
-from tests.e2e.lab import JSON, UNTIL_TOLD, Git, Lab, commands, job_of, only, said
+from tests.e2e.lab import JSON, PATIENTLY, UNTIL_TOLD, Git, Lab, commands, job_of, only, said
 from tests.e2e.session import GIT_NAMESPACE
 
 pytestmark = pytest.mark.e2e
@@ -185,12 +185,12 @@ def test_a_pods_deletion_that_is_seen_only_after_its_end_is_infrastructure_all_t
     lab.kubectl("patch", "pod", pod, "--type=merge", "-p", json.dumps(finalizers))
     with lab.operator.asleep():
         lab.kubectl("delete", "pod", pod, "--wait=false")
-        lab.kubectl("wait", "pod", pod, "--for=jsonpath={.metadata.deletionGracePeriodSeconds}=0", "--timeout=120s")
+        lab.kubectl("wait", "pod", pod, "--for=jsonpath={.metadata.deletionGracePeriodSeconds}=0", PATIENTLY)
         body = lab.get("pod", pod)
     agent = next(each for each in body["status"]["containerStatuses"] if each["name"] == "agent")
     assert agent["state"]["terminated"]["exitCode"] == 143
     lab.wait(item, lambda status: bool(status.get("runs")), "an end of run 1")
-    lab.kubectl("wait", "job", job_of(body), "--for=condition=Failed", "--timeout=120s")
+    lab.kubectl("wait", "job", job_of(body), "--for=condition=Failed", PATIENTLY)
     lab.kubectl("patch", "pod", pod, "--type=merge", "-p", '{"metadata": {"finalizers": null}}')
     status = lab.wait_phase(item, "Done")
     assert [(run["result"], run["reason"]) for run in status["runs"]] == [
@@ -226,9 +226,9 @@ def test_a_job_deleted_between_its_end_and_the_look_at_it_does_its_work_once(wor
     job = job_of(lab.running(item, "development"))
     with lab.operator.asleep():
         lab.tell(job)
-        lab.kubectl("wait", "job", job, "--for=condition=Complete", "--timeout=120s")
+        lab.kubectl("wait", "job", job, "--for=condition=Complete", PATIENTLY)
         # With its pod: the garbage collector would take that a moment later, and until then it tells how it ended.
-        lab.kubectl("delete", "job", job, "--cascade=foreground", "--timeout=120s")
+        lab.kubectl("delete", "job", job, "--cascade=foreground", PATIENTLY)
     status = lab.wait_phase(item, "Done")
     *lost, last = [(run["result"], run["reason"]) for run in status["runs"]]
     assert (lost, last) in (([], GOOD), ([("Lost", "JobDeleted")], GOOD)), status["runs"]
@@ -418,7 +418,7 @@ def test_a_git_server_that_is_away_at_the_push_is_waited_for(world: World) -> No
     _service(lab, "git-away", {"nobody": "here"})
     lab.tell(job_of(pod))
     ended = "jsonpath={.status.containerStatuses[?(@.name=='agent')].state.terminated.exitCode}=0"
-    lab.kubectl("wait", "pod", pod["metadata"]["name"], f"--for={ended}", "--timeout=120s")
+    lab.kubectl("wait", "pod", pod["metadata"]["name"], f"--for={ended}", PATIENTLY)
     _service(lab, "git-away", lab.git_server.labels)
     status = lab.wait_phase(item, "Done")
     assert [run["result"] for run in status["runs"]] == ["Succeeded"]

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 import pytest
 
 from tests.e2e.evidence import OPERATOR
-from tests.e2e.lab import JSON, PATIENCE_SECONDS, Lab, condition, only
+from tests.e2e.lab import JSON, PATIENCE_SECONDS, PATIENTLY, Lab, condition, only
 from tests.unit.test_gitops import action, argo
 
 pytestmark = pytest.mark.e2e
@@ -58,7 +58,7 @@ def test_an_item_is_read_right_until_after_its_end(prepared: Lab, kstatus: KStat
         )
     assert lab.get("workitem", "over")["metadata"]["generation"] >= 4
     # kubectl takes a condition that names an older generation for none.
-    lab.kubectl("wait", "--for=condition=Ready", "--timeout=60s", "workitem/over")
+    lab.kubectl("wait", "--for=condition=Ready", PATIENTLY, "workitem/over")
 
 
 def test_the_approve_button_is_answered(prepared: Lab) -> None:
