@@ -42,7 +42,7 @@ def _developer(**changes: Any) -> Callable[[JSON], None]:
 
 
 def _few_retries(spec: JSON) -> None:
-    only("development")(spec)
+    _developer(timeout="1h")(spec)
     spec["limits"]["maxInfraRetries"] = 1
 
 
@@ -54,8 +54,8 @@ def _waiting_gate(spec: JSON) -> None:
 PIPELINES: dict[str, Callable[[JSON], None]] = {
     "work": _developer(timeout="1h"),
     "two": only("development", "review"),
-    # Time enough for the agent to write what is then kept.
-    "slow": _developer(timeout="20s"),
+    # Time enough for the agent to write what is then kept, while twenty others start on two cores.
+    "slow": _developer(timeout="60s"),
     "no-image": _developer(image="registry.invalid/no/such:image"),
     "late-env": _developer(envFrom=[{"secretRef": {"name": "late-env"}}]),
     "no-prompt": _developer(systemPromptFile=".agents/developer.md"),
@@ -67,9 +67,10 @@ PIPELINES: dict[str, Callable[[JSON], None]] = {
 ITEMS: dict[str, tuple[str, str, dict[str, Any]]] = {
     # item: its pipeline, its repository, what its developer does
     "no-image": ("no-image", "shop", WORK),
-    "full": ("few-retries", "small", {"run": "head -c 60000000 /dev/urandom > src/large; sleep 200"}),
+    # Until the kubelet has measured the volume, which it does once a minute, and has evicted it.
+    "full": ("few-retries", "small", {"run": f"head -c 60000000 /dev/urandom > src/large; {UNTIL_TOLD}"}),
     "away": ("work", "away", WORK),
-    "slow": ("slow", "shop", {**HALF, "sleep": 200}),
+    "slow": ("slow", "shop", {**HALF, "run": UNTIL_TOLD}),
     "hungry": ("work", "shop", {**HALF, "allocate": 600}),
     "pod-deleted": ("work", "shop", FIRST_RUN_WAITS),
     "pod-forced": ("work", "shop", FIRST_RUN_WAITS),
@@ -257,7 +258,7 @@ def test_a_timeout_keeps_the_work_and_says_timed_out(world: World) -> None:
     run = world.lab.status("slow")["runs"][0]
     assert (run["result"], run["exitCode"]) == ("TimedOut", 124)
     assert world.shop.show("workitem/slow", "src/half.txt") == "half\n"
-    assert "ended at its limit of 20 seconds" in world.lab.paste(commands(message)[0])
+    assert "ended at its limit of 60 seconds" in world.lab.paste(commands(message)[0])
 
 
 def test_out_of_memory_keeps_the_work_and_names_the_limit(world: World) -> None:

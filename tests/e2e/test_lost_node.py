@@ -13,12 +13,13 @@ from collections.abc import Iterator
 import pytest
 
 from hack.cluster.local import LocalCluster
-from tests.e2e.lab import JSON, Lab, only, said
+from tests.e2e.lab import JSON, PATIENTLY, UNTIL_TOLD, Lab, only, said
 
 pytestmark = [pytest.mark.e2e, pytest.mark.alone, pytest.mark.timeout(900)]
 
-# It writes at its end alone: once the kubelet is back it has a second to end, which may be enough for a push.
-FIRST_RUN_SLEEPS = {"run": "test $WORKITEM_RUN != 1 || sleep 600; mkdir -p src; echo a feature > src/feature.txt"}
+# It writes at its end alone: once the kubelet is back it has a second to end, which may be enough for a push. Nobody
+# ever tells it to go on, and no timeout does: it would push while it is thought to be lost.
+FIRST_RUN_WAITS = {"run": f"[ $WORKITEM_RUN != 1 ] || {UNTIL_TOLD}; mkdir -p src; echo a feature > src/feature.txt"}
 OUT_OF_SERVICE = "node.kubernetes.io/out-of-service=nodeshutdown:NoExecute"
 
 
@@ -26,8 +27,8 @@ def test_a_run_on_a_lost_node_is_repeated_once_the_node_is_declared_lost(lab: La
     if not isinstance(lab.cluster, LocalCluster):
         pytest.skip("only the local cluster's node is ours to lose")
     git = lab.repository()
-    lab.pipeline(change=only("development"))
-    item = lab.item("lost", {"development": [FIRST_RUN_SLEEPS]})
+    lab.pipeline(change=_an_hour)
+    item = lab.item("lost", {"development": [FIRST_RUN_WAITS]})
     pod = lab.running(item, "development")
     node = pod["spec"]["nodeName"]
     with lost(lab, lab.cluster, node):
@@ -51,12 +52,17 @@ def test_a_run_on_a_lost_node_is_repeated_once_the_node_is_declared_lost(lab: La
     assert [job["metadata"]["labels"]["workitems.dev/run"] for job in _jobs(lab)] == ["1", "2"]
 
 
+def _an_hour(spec: JSON) -> None:
+    only("development")(spec)
+    spec["agentDefaults"]["timeout"] = "1h"
+
+
 @contextlib.contextmanager
 def lost(lab: Lab, cluster: LocalCluster, node: str) -> Iterator[None]:
     """The node without its kubelet, and NotReady for everybody to see; afterwards a node as before."""
     cluster.stop_kubelet()
     try:
-        lab.kubectl("wait", f"node/{node}", "--for=condition=Ready=Unknown", "--timeout=180s")
+        lab.kubectl("wait", f"node/{node}", "--for=condition=Ready=Unknown", PATIENTLY)
         yield
     finally:
         lab.kubectl("taint", "nodes", node, f"{OUT_OF_SERVICE}-", check=False)
