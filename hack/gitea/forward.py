@@ -7,11 +7,11 @@ is wanted; while there is no pod, connections to the port are refused, as a serv
 from __future__ import annotations
 
 import contextlib
-import socket
 import subprocess
 import threading
 from collections.abc import Iterator, Sequence
 
+from hack.cluster import ports
 from hack.gitea.errors import GiteaError
 from hack.gitea.manifests import Gitea
 
@@ -70,7 +70,7 @@ def forwarded(kubectl: Sequence[str], server: Gitea) -> Iterator[str]:
 
     Raises GiteaError when nothing can be forwarded.
     """
-    port = _free_port()
+    port = ports.free()
     where = ["port-forward", f"--namespace={server.namespace}", "--address=127.0.0.1", f"service/{server.name}"]
     forward = _Forward([*kubectl, *where, f"{port}:80"], port)
     forward.start()
@@ -78,9 +78,3 @@ def forwarded(kubectl: Sequence[str], server: Gitea) -> Iterator[str]:
         yield f"http://127.0.0.1:{port}"
     finally:
         forward.stop()
-
-
-def _free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])

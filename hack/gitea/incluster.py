@@ -50,10 +50,10 @@ class Installation:
         name = f"deployment/{self.server.name}"
         self.kubectl.run("scale", name, f"--replicas={replicas}")
         if replicas:
-            self.kubectl.run("rollout", "status", name, "--timeout=120s")
+            self.kubectl.run("rollout", "status", name, "--timeout=360s")
         else:
             selector = ",".join(f"{key}={value}" for key, value in self.server.labels.items())
-            self.kubectl.run("wait", "--for=delete", "pod", f"--selector={selector}", "--timeout=120s")
+            self.kubectl.run("wait", "--for=delete", "pod", f"--selector={selector}", "--timeout=360s")
 
     def _keys(self) -> manifests.Keys:
         found = self.kubectl.find("secret", self.server.name)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import pathlib
-import socket
 import subprocess
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -16,11 +15,12 @@ from typing import Any, Self
 
 import yaml
 
-from hack.cluster import choose, images
+from hack.cluster import choose, images, ports
 from hack.cluster.model import Cluster
 from hack.gitserver import bundle
 from hack.gitserver.manifests import GitServer, manifests, secret
 from tests.cluster_provider import ChosenCluster, allow
+from tests.e2e.lab import PATIENTLY
 from tests.e2e.operator_process import OperatorProcess
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
@@ -104,7 +104,7 @@ def prepare_cluster() -> Cluster:
     # Of a test_chart that was killed.
     kinds = "clusterrole,validatingadmissionpolicy,validatingadmissionpolicybinding"
     kubectl(cluster, "delete", kinds, "-l", "app.kubernetes.io/instance=release")
-    kubectl(cluster, "delete", "namespace", "-l", "workitems.dev/e2e=true", "--wait=true", "--timeout=300s")
+    kubectl(cluster, "delete", "namespace", "-l", "workitems.dev/e2e=true", "--wait=true", PATIENTLY)
     return cluster
 
 
@@ -118,7 +118,7 @@ def prepare_git_server(cluster: Cluster, built: images.Images) -> GitServer:
     server = git_server(built)
     apply(cluster, namespace(GIT_NAMESPACE), secret(server, "bot", "correct horse"))
     apply(cluster, *manifests(server, {"seed": bundle.bundle(ROOT / "tests/e2e/seed")}))
-    kubectl(cluster, "-n", GIT_NAMESPACE, "rollout", "status", f"deploy/{server.name}", "--timeout=180s")
+    kubectl(cluster, "-n", GIT_NAMESPACE, "rollout", "status", f"deploy/{server.name}", PATIENTLY)
     return server
 
 
@@ -132,7 +132,7 @@ def running_operator(cluster: Cluster, built: images.Images, folder: pathlib.Pat
             agent_image=built.agent,
             namespaces=[],
             log=folder / "operator.log",
-            port=free_port(),
+            port=ports.free(),
         )
         process.start()
         try:
@@ -178,14 +178,7 @@ def _paused_deployment(cluster: Cluster) -> Iterator[None]:
         return
     kubectl(cluster, *where, "scale", "deploy/workitem-operator", "--replicas=0")
     try:
-        kubectl(cluster, *where, "wait", "--for=delete", "pod", "--timeout=90s", *labels)
+        kubectl(cluster, *where, "wait", "--for=delete", "pod", PATIENTLY, *labels)
         yield
     finally:
         kubectl(cluster, *where, "scale", "deploy/workitem-operator", f"--replicas={replicas}")
-
-
-def free_port() -> int:
-    """A port of this machine that nobody listens on now."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])

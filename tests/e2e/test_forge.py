@@ -22,7 +22,7 @@ from typing import Any
 
 import pytest
 
-from hack.cluster import images, network
+from hack.cluster import images, network, ports
 from hack.cluster.local import LocalCluster
 from hack.demo.cluster import Kubectl
 from hack.gitea import incluster, manifests
@@ -30,7 +30,7 @@ from hack.gitea.client import Client, Repository
 from hack.gitea.errors import GiteaError
 from tests.e2e import session
 from tests.e2e.crossing import Crossing, crossing
-from tests.e2e.lab import PATIENCE_SECONDS, UNTIL_TOLD, Lab, job_of, only, said, until
+from tests.e2e.lab import PATIENCE_SECONDS, PATIENTLY, UNTIL_TOLD, Lab, job_of, only, said, until
 from tests.e2e.operator_process import OperatorProcess
 
 pytestmark = [pytest.mark.e2e, pytest.mark.alone, pytest.mark.timeout(1200)]
@@ -112,7 +112,7 @@ def story(shared_lab: Lab) -> Iterator[Story]:
     session.apply(lab.cluster, session.namespace(NAMESPACE))
     gitea = incluster.Installation(Kubectl(lab.cluster.kubectl, NAMESPACE), server)
     gitea.install()
-    session.kubectl(lab.cluster, "-n", NAMESPACE, "rollout", "status", f"deploy/{server.name}", "--timeout=180s")
+    session.kubectl(lab.cluster, "-n", NAMESPACE, "rollout", "status", f"deploy/{server.name}", PATIENTLY)
     with (
         _listening(lab.operator, address) as hooks,
         gitea.administrator() as admin,
@@ -157,7 +157,7 @@ def story(shared_lab: Lab) -> Iterator[Story]:
 @contextlib.contextmanager
 def _listening(operator: OperatorProcess, address: str) -> Iterator[str]:
     """The operator receives webhooks at this address of the machine, if there is one, and sweeps nothing."""
-    port = session.free_port()
+    port = ports.free()
     hooks = f"http://{address}:{port}" if address else ""
     before = operator.settings
     receiver = {"WORKITEMS_WEBHOOK_PORT": str(port), "WORKITEMS_WEBHOOK_URL": hooks} if hooks else {}
