@@ -95,8 +95,12 @@ class LocalCluster:
     def audit_log(self) -> str:
         """What the API server's audit log has of the last requests, oldest first: a JSON object a line."""
         folder = self.settings.state / "log"
-        read = ["sh", "-c", 'cd "$1" && cat $(ls -tr audit*.log)', "sh", str(folder)]
-        return shell.run(read if elevation.is_root() else ["sudo", "-n", *read])
+        # One that is rotated while the others are read would be missed.
+        script = 'cd "$1" && before=$(ls -tr audit*.log) && cat $before && [ "$before" = "$(ls -tr audit*.log)" ]'
+        read = ["sh", "-c", script, "sh", str(folder)]
+        argv = read if elevation.is_root() else ["sudo", "-n", *read]
+        done = shell.attempt(argv)
+        return done.stdout if done.returncode == 0 else shell.run(argv)
 
     def is_ready(self) -> bool:
         """Whether the API server answers and the node takes pods."""

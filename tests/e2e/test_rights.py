@@ -7,6 +7,8 @@ asked for since the code is what it is counts, because an older operator may hav
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import json
 import re
 import subprocess
@@ -82,20 +84,22 @@ def granted() -> set[Right]:
 def requests(log: Path) -> Iterator[JSON]:
     """What operators of this code asked the API server for, the rotated logs included; no others' requests."""
     since = datetime.fromtimestamp(max(path.stat().st_mtime for path in CODE), UTC)
-    for path in sorted(log.parent.glob(f"{log.stem}*{log.suffix}")):
-        with path.open(encoding="utf-8", errors="replace") as lines:
-            for line in lines:
-                if ":workitem-operator" not in line and "release-workitem-operator" not in line:
-                    continue
-                try:
-                    event = json.loads(line)
-                except ValueError:
-                    continue  # the line that is being written
-                agent = str(event.get("userAgent", ""))
-                if datetime.fromisoformat(event["requestReceivedTimestamp"]) < since:
-                    continue
-                if OPERATOR.fullmatch(event["user"].get("username", "")) and not agent.startswith(OTHER_PROGRAMS):
-                    yield event
+    paths = sorted(log.parent.glob(f"{log.stem}*{log.suffix}"))
+    with contextlib.ExitStack() as stack:
+        # All of them before any is read, which takes its time: a log that is rotated meanwhile would be missed.
+        files = [stack.enter_context(path.open(encoding="utf-8", errors="replace")) for path in paths]
+        for line in itertools.chain.from_iterable(files):
+            if ":workitem-operator" not in line and "release-workitem-operator" not in line:
+                continue
+            try:
+                event = json.loads(line)
+            except ValueError:
+                continue  # the line that is being written
+            agent = str(event.get("userAgent", ""))
+            if datetime.fromisoformat(event["requestReceivedTimestamp"]) < since:
+                continue
+            if OPERATOR.fullmatch(event["user"].get("username", "")) and not agent.startswith(OTHER_PROGRAMS):
+                yield event
 
 
 def rights(event: JSON) -> set[Right]:
