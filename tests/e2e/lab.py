@@ -167,9 +167,9 @@ class Lab:
         """Set spec.suspend."""
         self.kubectl("patch", "workitem", item, "--type=merge", "-p", json.dumps({"spec": {"suspend": value}}))
 
-    def running(self, item: str, stage: str) -> JSON:
+    def running(self, item: str, stage: str, seconds: float = PATIENCE_SECONDS) -> JSON:
         """Wait until the agent of a stage is at work; its pod."""
-        status = self.wait(item, lambda s: (s.get("run") or {}).get("stage") == stage, f"a run of {stage}")
+        status = self.wait(item, lambda s: (s.get("run") or {}).get("stage") == stage, f"a run of {stage}", seconds)
         selector = f"batch.kubernetes.io/job-name={status['run']['job']}"
         deadline = time.monotonic() + PATIENCE_SECONDS
         while time.monotonic() < deadline:
@@ -240,13 +240,20 @@ class Lab:
                     return body
             since = body.get("metadata", {}).get("resourceVersion", "0")
             left = max(int(deadline - time.monotonic()), 1)
-            for event in query.watch(since=since, params={"timeoutSeconds": min(left, WATCH_SECONDS)}):
-                if event.type == "ERROR":
-                    body = {}
-                    break
-                body = dict(event.object.obj)
-                if true(body):
-                    return body
+            try:
+                for event in query.watch(since=since, params={"timeoutSeconds": min(left, WATCH_SECONDS)}):
+                    if event.type == "ERROR":
+                        body = {}
+                        break
+                    body = dict(event.object.obj)
+                    if true(body):
+                        return body
+            except pykube.exceptions.HTTPError as error:
+                # An API server that has just started asks for a second before it gives a watch, or knows no past.
+                if error.code not in (410, 429):
+                    raise
+                body = {}
+                time.sleep(0.3)
         status = json.dumps(body.get("status"), indent=1)
         raise AssertionError(f"{kind} {name} did not reach {what} in {seconds} s:\n{status}\n{self.operator.tail()}")
 

@@ -97,7 +97,7 @@ def prepare_cluster() -> Cluster:
     provider.create()
     cluster = provider.cluster
     kubectl(cluster, "apply", "--server-side", "--force-conflicts", "-f", str(ROOT / "crds"))
-    kubectl(cluster, "wait", "--for=condition=Established", "--timeout=60s", "-f", str(ROOT / "crds"))
+    kubectl(cluster, "wait", "--for=condition=Established", PATIENTLY, "-f", str(ROOT / "crds"))
     files = [ROOT / "deploy" / name for name in ("namespace.yaml", "operator.yaml")]
     objects = [body for path in files for body in yaml.safe_load_all(path.read_text())]
     apply(cluster, *(body for body in objects if body["kind"] in RIGHTS))

@@ -23,7 +23,7 @@ LATE = [f"late-{n}" for n in range(2)]
 DEAF_SECONDS = 120
 
 
-@pytest.mark.timeout(1200)
+@pytest.mark.timeout(2400)
 def test_a_bad_day_of_the_api_server_loses_nothing_and_does_nothing_twice(lab: Lab, subtests: pytest.Subtests) -> None:
     seed = random.randrange(10**6)
     print(f"seed {seed}")

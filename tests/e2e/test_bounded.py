@@ -125,7 +125,7 @@ def _log_bytes(lab: Lab, pod: str) -> int:
     node = lab.kubectl("get", "pod", pod, "-o", "jsonpath={.spec.nodeName}")
     summary = json.loads(lab.kubectl("get", "--raw", f"/api/v1/nodes/{node}/proxy/stats/summary"))
     found = [
-        container["logs"]["usedBytes"]
+        container["logs"].get("usedBytes", 0)
         for entry in summary["pods"]
         if entry["podRef"]["name"] == pod and entry["podRef"]["namespace"] == lab.namespace
         for container in entry.get("containers") or ()

@@ -33,7 +33,7 @@ from tests.e2e.crossing import Crossing, crossing
 from tests.e2e.lab import PATIENCE_SECONDS, PATIENTLY, UNTIL_TOLD, Lab, job_of, only, said, until
 from tests.e2e.operator_process import OperatorProcess
 
-pytestmark = [pytest.mark.e2e, pytest.mark.alone, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.e2e, pytest.mark.alone, pytest.mark.timeout(2400)]
 
 NAMESPACE = "wi-e2e-gitea"
 MERGED = ("whole", "red", "by-hand", "conflict", "plain", "behind", "reviewed")
@@ -143,7 +143,7 @@ def story(shared_lab: Lab) -> Iterator[Story]:
         thread = threading.Thread(target=ci.run, daemon=True)
         thread.start()
         # In the middle of its last run, so that its merge is left to a person.
-        pod = lab.running("by-hand", "deploy")
+        pod = lab.running("by-hand", "deploy", SECONDS)
         lab.suspend("by-hand")
         lab.tell(job_of(pod))
         waited = {name: said(status) for name, status in away.items()}

@@ -22,7 +22,6 @@ from tests.unit.core.people import read
 pytestmark = pytest.mark.e2e
 
 GATE = "analysis-approved"
-PATIENCE_SECONDS = 120
 
 
 @contextlib.contextmanager
@@ -88,13 +87,12 @@ def test_an_issue_becomes_a_workitem_is_approved_in_the_tracker_and_told_there_a
         until(
             lambda: lab.get("workitem", "et-1")["spec"]["title"] == "Discount codes at checkout",
             "the edit",
-            PATIENCE_SECONDS,
         )
         lab.pipeline("short", only("analysis", gates=(GATE,)))
         lab.wait_phase("et-1", "InReview")
-        until(lambda: any("waits for approval" in html for html in plane.said(issue)), "the request", PATIENCE_SECONDS)
+        until(lambda: any("waits for approval" in html for html in plane.said(issue)), "the request")
         plane.say(issue, plane.person("stranger"), "<p>:approved:</p>")
-        until(lambda: any("does not count" in html for html in plane.said(issue)), "the refusal", PATIENCE_SECONDS)
+        until(lambda: any("does not count" in html for html in plane.said(issue)), "the refusal")
         plane.say(issue, lead, "<p>:approved:</p>")
         status = lab.wait_phase("et-1", "Done")
         assert [(d["by"], d["result"]) for d in status["decisions"]] == [("plane:lead@example.com", "Accepted")]
