@@ -95,6 +95,7 @@ class Lab:
         self._operator: asyncio.Task[None] | None = None
         self._stop = asyncio.Event()
         self._generation = 0
+        self._ports: list[socket.socket] = []
         self.health_url = ""
         self.supervised = False
         """An operator that ends is started again, as a Deployment does it."""
@@ -111,6 +112,8 @@ class Lab:
     async def __aexit__(self, *_: object) -> None:
         await self.kill()
         await self.server.stop()
+        while self._ports:
+            self._ports.pop().close()
 
     # --- the operator
 
@@ -133,7 +136,7 @@ class Lab:
             "kubeconfig": str(kubeconfig),
             "runner_image": "operator:1",
             "agent_image": "agent:1",
-            "health_port": free_port(),
+            "health_port": self.free_port(),
             # No answer is late here; a request that hangs is a deadlock and ends the test.
             "request_timeout_seconds": NEVER_SECONDS,
             "connect_timeout_seconds": NEVER_SECONDS,
@@ -188,6 +191,15 @@ class Lab:
 
     def _branch(self, name: str) -> Branch:
         return self.kubelet.branch(URL, name)
+
+    def free_port(self) -> int:
+        """A port for the operator to listen at: bound until this world is over, or another test process may get it."""
+        holder = socket.socket()
+        self._ports.append(holder)
+        holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        holder.bind(("127.0.0.1", 0))
+        port: int = holder.getsockname()[1]
+        return port
 
     # --- people
 
@@ -339,10 +351,3 @@ def cut_at(number: int, cut: Cut, which: Callable[[Call], bool]) -> Callable[[Ca
         return cut if count == number and which(call) else None
 
     return fault
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

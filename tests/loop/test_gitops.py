@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 import pytest
 
-from tests.loop.lab import NAMESPACE, Lab, free_port
+from tests.loop.lab import NAMESPACE, Lab
 from tests.loop.store import DECISIONS, JSON, PIPELINES, REPOSITORIES, WORKITEMS
 from tests.unit.core.world import FORGE, End, review
 
@@ -119,7 +119,8 @@ async def edited_and_read(lab: Lab, kstatus: KStatus) -> None:
 @pytest.mark.parametrize("receives", [True, False])
 async def test_the_reference_logic_reads_a_repository(lab: Lab, kstatus: KStatus, *, receives: bool) -> None:
     lab.repository_with_forge()
-    lab.start(sweep_seconds=86400, **({"webhook_port": free_port(), "webhook_url": "https://x"} if receives else {}))
+    receiver = {"webhook_port": lab.free_port(), "webhook_url": "https://x"}
+    lab.start(sweep_seconds=86400, **(receiver if receives else {}))
     manage, leave = {"secretName": "shop-gitea", "manage": True}, {"secretName": "shop-gitea", "manage": False}
     for branch, webhooks in (("a", manage), ("b", manage), ("c", leave), ("d", leave), ("e", None), ("f", manage)):
         lab.repository(forge=FORGE, defaultBranch=branch, webhooks=webhooks)

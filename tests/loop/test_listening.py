@@ -11,7 +11,7 @@ import aiohttp
 import pytest
 
 from tests.loop import virtual
-from tests.loop.lab import NAMESPACE, Lab, free_port
+from tests.loop.lab import NAMESPACE, Lab
 from tests.loop.store import DECISIONS, EVENTS, JSON, WORKITEMS, Refused
 from tests.loop.test_telling import secret, tracker
 from tests.standins.plane import BOT_KEY, Plane
@@ -395,7 +395,7 @@ async def hooked(lab: Lab, **plane: Any) -> AsyncIterator[Plane]:
     async with project(lab, **plane) as standin:
         secret(lab, "shop-webhooks", plane=SECRET)
         lab.repository(tracker=tracker(standin, **plane), webhooks={"secretName": "shop-webhooks"})
-        port = free_port()
+        port = lab.free_port()
         standin.webhook = f"http://127.0.0.1:{port}/hooks/{NAMESPACE}/shop/plane"
         lab.start(webhook_port=port, tracker_poll_seconds=NEVER_SECONDS)
         await lab.rest(1)

@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from tests.loop.apiserver import no_right_to
-from tests.loop.lab import NAMESPACE, Lab, free_port
+from tests.loop.lab import NAMESPACE, Lab
 from tests.loop.store import JSON, REPOSITORIES, SECRETS
 from tests.unit.core.world import FORGE
 from workitems import errors
@@ -39,7 +39,7 @@ def prepare(lab: Lab, *, secret: bool = True, **webhooks: Any) -> None:
 
 
 def start(lab: Lab, **settings: Any) -> None:
-    lab.start(**{"webhook_port": free_port(), "webhook_url": "https://hooks.example.com/", **settings})
+    lab.start(**{"webhook_port": lab.free_port(), "webhook_url": "https://hooks.example.com/", **settings})
 
 
 def registered(lab: Lab, name: str = "shop") -> tuple[str, str, str]:
@@ -135,7 +135,7 @@ def unverifiable(lab: Lab) -> tuple[str, str]:
 async def test_a_secret_that_the_operator_may_not_read_is_said_once_where_nobody_manages_webhooks(lab: Lab) -> None:
     prepare(lab, manage=False)
     lab.server.fault = no_right_to("shop-webhooks")
-    port = free_port()
+    port = lab.free_port()
     start(lab, webhook_port=port)
     await lab.until(lambda: bool(unverifiable(lab)[0]), "a condition")
     assert unverifiable(lab)[0] == "Forbidden"

@@ -17,7 +17,7 @@ import httpx
 import pytest
 
 from tests.loop.apiserver import Cut
-from tests.loop.lab import NAMESPACE, Lab, free_port
+from tests.loop.lab import NAMESPACE, Lab
 from tests.loop.store import JSON, REPOSITORIES, SECRETS, WORKITEMS
 from workitems import webhooks
 
@@ -60,7 +60,7 @@ def secret(value: bytes) -> JSON:
 
 @pytest.fixture
 async def port(lab: Lab) -> int:
-    return free_port()
+    return lab.free_port()
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ from hack.gitea.client import BOT_SCOPES, Client, Repository
 from tests.loop import kubelet, virtual
 from tests.loop.apiserver import Call, Cut
 from tests.loop.conftest import log  # noqa: F401 - a fixture
-from tests.loop.lab import NAMESPACE, Lab, free_port
+from tests.loop.lab import NAMESPACE, Lab
 from tests.loop.store import DECISIONS, JSON, REPOSITORIES, SECRETS, WORKITEMS
 from tests.unit.core.world import Branch, End
 
@@ -81,7 +81,7 @@ class Shop:
         self.repository.invite(self.bot.user, "admin")
         self.branch = RealBranch(self.repository.by(self.bot))
         lab.kubelet.branches[self.repository.url, BRANCH] = self.branch
-        self.port = free_port()
+        self.port = lab.free_port()
 
     def _person(self, name: str, *scopes: str) -> Client:
         return self.gitea.admin.create_user(name).with_token(*scopes)
