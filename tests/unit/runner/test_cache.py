@@ -208,17 +208,21 @@ def wait_for(condition: Callable[[], bool]) -> None:
 
 def kill_all(process: subprocess.Popen[bytes]) -> None:
     """Kill a process and the git commands below it, which have sessions of their own: as a container's end does."""
-    children = subprocess.run(["ps", "-eo", "pid,ppid,args"], capture_output=True, text=True, check=True).stdout
-    below = {process.pid}
-    for _ in range(5):
-        for line in children.splitlines()[1:]:
-            child, parent = line.split()[:2]
-            if int(parent) in below:
-                below.add(int(child))
+    below = [process.pid]
+    for pid in below:  # it grows
+        # Stopped from the top down: whoever is stopped starts nobody who would not be found.
+        with contextlib.suppress(ProcessLookupError, FileNotFoundError):
+            os.kill(pid, signal.SIGSTOP)
+            wait_for(lambda pid=pid: state(pid) in "TZX")  # type: ignore[misc]
+            below += map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())
     for pid in below:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
     process.wait()
+
+
+def state(pid: int) -> str:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][0]
 
 
 def test_two_items_share_one_volume_and_never_see_each_others_files(lab: Lab) -> None:
