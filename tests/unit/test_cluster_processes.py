@@ -19,16 +19,24 @@ def state(tmp_path: Path) -> Iterator[Path]:
         processes.stop(part)
 
 
-def _sleeper(seconds: int = 600) -> processes.Part:
-    return processes.Part("sleeper", ("sleep", str(seconds)), lambda: True)
+def _sleeper(state: Path, seconds: int = 600) -> processes.Part:
+    """Ready once it is its program: while the kernel puts that in the place of setsid, nothing can be seen of it."""
+
+    def ready() -> bool:
+        found = processes.running(state).get("sleeper")
+        if found is None or Path(f"/proc/{found.pid}/cmdline").read_bytes() != f"sleep\0{seconds}\0".encode():
+            return False
+        return found in processes.running(state).values()
+
+    return processes.Part("sleeper", ("sleep", str(seconds)), ready)
 
 
 def test_a_part_is_started_once_and_anew_when_it_changes(state: Path) -> None:
-    assert processes.ensure(_sleeper(), state)
+    assert processes.ensure(_sleeper(state), state)
     first = processes.running(state)["sleeper"]
-    assert not processes.ensure(_sleeper(), state)
+    assert not processes.ensure(_sleeper(state), state)
     assert processes.running(state)["sleeper"] == first
-    assert processes.ensure(_sleeper(601), state)
+    assert processes.ensure(_sleeper(state, 601), state)
     assert processes.running(state)["sleeper"].pid != first.pid
 
 
@@ -45,7 +53,7 @@ def test_what_a_stranger_answers_at_the_address_of_a_part_that_has_ended_does_no
 ) -> None:
     monkeypatch.setattr(processes, "running", lambda _state: {})
     with pytest.raises(ClusterError, match="sleeper ended instead of starting"):
-        processes.ensure(_sleeper(1), state)
+        processes.ensure(_sleeper(state, 1), state)
 
 
 def test_a_part_that_has_no_environment_for_a_moment_has_not_ended(
