@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import subprocess
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -120,9 +121,8 @@ class Lab:
             agent = self.start_agent(places, task, command)
         termination = Termination()
         try:
-            if during is not None:
-                self._while_working(places, during)
-            self.exit_code = Runner(places, self.patience, termination).run(task.kind)
+            with self._while_working(places, during):
+                self.exit_code = Runner(places, self.patience, termination).run(task.kind)
         finally:
             termination.close()
             if agent is not None:
@@ -155,19 +155,30 @@ class Lab:
                 stdin=subprocess.DEVNULL,
             )
 
-    def _while_working(self, places: Places, during: Callable[[], object]) -> None:
+    @contextlib.contextmanager
+    def _while_working(self, places: Places, during: Callable[[], object] | None) -> Iterator[None]:
+        """Do it once the agent works, however long that takes; not at all where the run ends without it."""
+        if during is None:
+            yield
+            return
+        over = threading.Event()
+
         def watch() -> None:
-            waiting = threading.Event()
-            for _ in range(400):
-                if (places.exchange.parent / "working").exists():
-                    break
-                waiting.wait(0.05)
+            while not (places.exchange.parent / "working").exists():
+                if over.wait(0.05):
+                    return
             try:
                 during()
             finally:
                 (places.exchange.parent / "done").touch()
 
-        threading.Thread(target=watch, daemon=True).start()
+        watcher = threading.Thread(target=watch)
+        watcher.start()
+        try:
+            yield
+        finally:
+            over.set()
+            watcher.join()
 
     # What a person sees and does at the remote.
 
