@@ -248,9 +248,19 @@ def test_a_hostile_repository_changes_nothing_and_learns_nothing(model: Model, t
     assert KEY not in model.lab.places.output(model.lab.task()).read_text()
 
 
-def test_a_kill_in_the_middle_keeps_the_work_and_the_tokens(model: Model) -> None:
-    task = model.task(write("src/feature.py", "x = 1\n"), bash("echo working; sleep 600"), agent_timeout_seconds=5)
-    report = model.lab.run(task, model.argv(Session(SESSION)))
+@pytest.fixture
+def killed_at_work(model: Model, monkeypatch: pytest.MonkeyPatch) -> RunTask:
+    """A task whose second tool does not end within its limit, which counts from that tool's start and not the CLI's."""
+    limit = 'sleep "$limit"'
+    assert entry.ENTRY.count(limit) == 1
+    waits = f'until [ -e "$LAB/at-work" ]; do sleep 0.1; done; {limit}'
+    monkeypatch.setattr(entry, "ENTRY", entry.ENTRY.replace(limit, waits))
+    moves = write("src/feature.py", "x = 1\n"), bash('touch "$LAB/at-work"; echo working; sleep 600')
+    return model.task(*moves, agent_timeout_seconds=3)
+
+
+def test_a_kill_in_the_middle_keeps_the_work_and_the_tokens(model: Model, killed_at_work: RunTask) -> None:
+    report = model.lab.run(killed_at_work, model.argv(Session(SESSION)))
 
     assert model.lab.agent_exit == 124
     assert report.ending is not None
@@ -286,9 +296,8 @@ def test_a_further_run_continues_the_conversation_where_it_is_still_there(model:
     assert (third.ending.reason, third.ending.session) == ("Succeeded", claude_code.session_id(UID, 3))
 
 
-def test_a_conversation_goes_on_after_a_kill_with_a_tool_under_way(model: Model) -> None:
-    killed = model.task(write("src/feature.py", "x = 1\n"), bash("echo working; sleep 600"), agent_timeout_seconds=5)
-    first = model.lab.run(killed, model.argv(Session(SESSION)))
+def test_a_conversation_goes_on_after_a_kill_with_a_tool_under_way(model: Model, killed_at_work: RunTask) -> None:
+    first = model.lab.run(killed_at_work, model.argv(Session(SESSION)))
     assert (model.lab.agent_exit, first.ending and first.ending.session) == (124, SESSION)
 
     second = _again(model, first)
