@@ -27,10 +27,16 @@ START_SECONDS = 90.0
 POLL_SECONDS = 0.05
 
 
-def _free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
+def _held_port() -> socket.socket:
+    """A port that stays ours: bound and not listened at, which keeps out whoever asks the system for any port.
+
+    Otherwise another test process may have it before the server does, or while that is stopped.
+    """
+    holder = socket.socket()
+    # The server's own socket has the option too (Go sets it), and may so be bound beside this one.
+    holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    holder.bind(("127.0.0.1", 0))
+    return holder
 
 
 @dataclass
@@ -39,9 +45,14 @@ class Server:
 
     folder: Path
     program: Path
-    port: int = field(default_factory=_free_port)
     admin: Client = field(init=False)
+    _port: socket.socket = field(default_factory=_held_port, init=False)
     _process: subprocess.Popen[bytes] | None = field(default=None, init=False)
+
+    @property
+    def port(self) -> int:
+        """Its port of 127.0.0.1."""
+        return int(self._port.getsockname()[1])
 
     @property
     def url(self) -> str:
@@ -75,6 +86,11 @@ class Server:
     def kill(self) -> None:
         """SIGKILL: no chance to finish anything."""
         self._end(kill=True)
+
+    def close(self) -> None:
+        """Stop it for good."""
+        self.stop()
+        self._port.close()
 
     def restart(self) -> None:
         """Stop it and start it again."""
@@ -155,8 +171,8 @@ def running(folder: Path) -> Iterator[Server]:
     if program is None:
         raise GiteaError("Gitea is not built on this machine yet; run `.venv/bin/python -m hack.cluster gitea` first.")
     server = Server(folder, program)
-    server.start()
     try:
+        server.start()
         yield server
     finally:
-        server.stop()
+        server.close()
