@@ -92,6 +92,15 @@ class Server:
         self.stop()
         self._port.close()
 
+    def flush(self) -> None:
+        """Wait until it has done what its queues hold, the work under way included. Raises GiteaError."""
+        done = subprocess.run(
+            self._argv("manager", "flush-queues"),
+            cwd=self.folder, env=self._environment(), capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        if done.returncode != 0:
+            raise GiteaError(f"Gitea did not flush its queues: {(done.stderr or done.stdout).strip()}")
+
     def restart(self) -> None:
         """Stop it and start it again."""
         self.stop()

@@ -186,8 +186,8 @@ def wait_until_deleted(shop: Shop, branch: str) -> None:
     while wanted not in [(act["op_type"], act["ref_name"]) for act in shop.repository.all("/activities/feeds")]:
         assert time.monotonic() < deadline, f"the deletion of {branch} is not in Gitea's feed"
         time.sleep(0.2)
-    # The feed is written first.
-    time.sleep(1)
+    # The feed is written first, by the same turn of its queue.
+    shop.server.flush()
 
 
 async def test_a_closed_pull_request_is_reported_and_a_new_one_is_not_the_old(shop: Shop) -> None:
