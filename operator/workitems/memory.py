@@ -21,7 +21,7 @@ from workitems.core.facts import PodView
 class EndedPod:
     """The last word of a pod: none of its containers runs any more, and nothing of that can change.
 
-    As its watch told it, which leaves out `spec` (cluster.py).
+    As its watch told it, which leaves out `spec` (cluster.answers).
     """
 
     job_uid: str

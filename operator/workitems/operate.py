@@ -9,8 +9,7 @@ from __future__ import annotations
 import asyncio
 import collections
 import contextlib
-import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 import kopf
@@ -27,7 +26,7 @@ from workitems import (
     health,
     integrations,
     kinds,
-    lease,
+    leading,
     login,
     metrics,
     observe,
@@ -52,14 +51,13 @@ from workitems.outbox import Outbox
 from workitems.readings import Readings
 from workitems.registration import Registration
 from workitems.settings import Settings
+from workitems.sweeps import Sweeps
 from workitems.telling import Telling
 from workitems.watch import PartsWatch
 
 log = structlog.get_logger(__name__)
 
 
-LEADER_LABEL = "workitems.dev/leader"
-"""Of the operator's pod that is at work, where several stand by."""
 ADOPTED_AT_ONCE = 16
 """Items whose references are read at the same time, at the start: with hundreds of runs, in a row it takes seconds."""
 
@@ -99,7 +97,6 @@ class Operator:
         self._settings = settings
         self._api = api
         self._queue = queue.Queue()
-        self._sweep_now = asyncio.Event()
         self._deliveries: webhooks.Answers = collections.Counter()
         defaults = Defaults(
             runner_image=settings.runner_image,
@@ -118,6 +115,7 @@ class Operator:
         self._observer = observe.Observer(api, namespaces, defaults, clock, self._memory)
         self._clock = clock
         self._metrics = metrics.Metrics()
+        self._sweeps = Sweeps(api, settings.watch_namespaces, self._queue, self._memory, self._metrics)
         self._events = events.Events(api)
         self._pulse = health.Pulse(self.clock)
         scopes = settings.watch_namespaces or (None,)
@@ -200,7 +198,7 @@ class Operator:
     async def _run(self, watching: cluster.Cluster, stop: asyncio.Event) -> None:
         async with (
             self._health.served(self._settings.health_port),
-            self._leading(stop),
+            leading.leading(self._settings, self._api, self._health, self.clock, stop),
             webhooks.received(
                 self._settings, self._api, self._queue.add, {"plane": self._plane_webhooks}, self._deliveries
             ),
@@ -221,13 +219,13 @@ class Operator:
                 beside = [
                     tasks.create_task(work)
                     for work in (
-                        self._sweep(),
+                        self._sweeps.run(self._settings.sweep_seconds),
                         self._registration.run(),
                         self._events.run(),
                         self._metrics.watch_loop(),
                         self._inbox.run(),
                         self._pipeline.run(),
-                        *(part.run(self._queue.add, self._sweep_now.set) for part in parts),
+                        *(part.run(self._queue.add, self._sweeps.soon) for part in parts),
                     )
                 ]
                 await tasks.create_task(self._watch(stop))
@@ -235,48 +233,11 @@ class Operator:
                     task.cancel()
                 self._queue.stop()
 
-    @contextlib.asynccontextmanager
-    async def _leading(self, stop: asyncio.Event) -> AsyncIterator[None]:
-        """While inside, no other operator with the same Lease is at work; without a Lease there is none to wait for."""
-        name = self._settings.lease
-        if name is None:
-            yield
-            return
-        identity = self._settings.identity or socket.gethostname()
-        held = lease.Lease(self._api, (self._settings.namespace, name), identity, self.clock, asyncio.sleep)
-        self._health.standing_by = True
-        # Left over where the container was started again.
-        await self._label(leads=False)
-        await held.acquire()
-        await self._label(leads=True)
-        self._health.standing_by = False
-
-        async def keep() -> None:
-            try:
-                await held.keep()
-            except errors.Permanent as error:
-                log.error("lease lost", reason=error.reason, error=str(error))  # noqa: TRY400 - no bug
-            # The process ends as if it had been told to, and its pod starts again to stand by.
-            stop.set()
-
-        keeping = asyncio.create_task(keep())
-        try:
-            yield
-        finally:
-            keeping.cancel()
-            await held.release()
-
-    async def _label(self, *, leads: bool) -> None:
-        """Tell the Service of webhooks whether this pod is the one at work. Outside a pod there is none to label."""
-        if self._settings.identity is not None:
-            patch = {"metadata": {"labels": {LEADER_LABEL: "true" if leads else None}}}
-            await self._api.merge_patch(cluster.PODS, self._settings.namespace, self._settings.identity, patch)
-
     async def _rebuild_ledger(self) -> None:
         """Who holds a slot, and who waits for one, is read from every unfinished item, before any new run may start."""
         room = asyncio.Semaphore(ADOPTED_AT_ONCE)
         async with asyncio.TaskGroup() as tasks:
-            async for key, body in self._unfinished():
+            async for key, body in self._sweeps.unfinished():
                 await room.acquire()
                 tasks.create_task(self._adopt(key, body)).add_done_callback(lambda _: room.release())
 
@@ -292,50 +253,6 @@ class Operator:
             # Where something is under way something may be due: before the thousands that only wait.
             add = self._queue.add_behind if facts.item.status.phase is Phase.QUEUED else self._queue.add
             add(key)
-
-    def _unfinished(self) -> AsyncIterator[tuple[str, cluster.JSONObject]]:
-        return self._items(cluster.UNFINISHED)
-
-    async def _items(self, selector: str) -> AsyncIterator[tuple[str, cluster.JSONObject]]:
-        for namespace in self._settings.watch_namespaces or (None,):
-            async for body in self._api.list(cluster.WORKITEMS, namespace, field_selector=selector):
-                yield f"{body['metadata']['namespace']}/{body['metadata']['name']}", body
-
-    async def _sweep(self) -> None:
-        """Every event may be lost: look at every unfinished item, and every unanswered Decision, now and then."""
-        # What is over is not watched, and may still have something to tell the outside.
-        sweep = self._sweep_undelivered
-        while True:
-            try:
-                await sweep()
-            except errors.Transient as error:
-                # The next sweep is as good; nothing depends on this one.
-                log.warning("sweep failed", error=str(error))
-            sweep = self._sweep_once
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(self._settings.sweep_seconds):
-                    await self._sweep_now.wait()
-            self._sweep_now.clear()
-
-    async def _sweep_undelivered(self) -> None:
-        async for key, _body in self._items(cluster.UNDELIVERED):
-            self._queue.add(key)
-
-    async def _sweep_once(self) -> None:
-        phases: collections.Counter[str] = collections.Counter()
-        self._memory.repositories_changed()
-        async for key, body in self._unfinished():
-            self._queue.add_behind(key)
-            phases[(body.get("status") or {}).get("phase") or Phase.PENDING] += 1
-        self._metrics.swept(phases)
-        await self._sweep_undelivered()
-        for scope in self._settings.watch_namespaces or (None,):
-            async for body in self._api.list(cluster.DECISIONS, scope):
-                item = (body.get("spec") or {}).get("workItem")
-                if item and not (body.get("status") or {}).get("result"):
-                    key = f"{body['metadata']['namespace']}/{item}"
-                    self._memory.may_have_decisions(key)
-                    self._queue.add(key)
 
     async def _watch(self, stop: asyncio.Event) -> None:
         registry = kopf.OperatorRegistry()

@@ -17,7 +17,7 @@ from hack.chart import dashboard, plain, sources
 from hack.chart.sources import CHART, DEPLOY, PIPELINE
 from tests.chart.conftest import Render
 from tests.chart.values import MATRIX
-from workitems import crd, operate
+from workitems import crd, leading
 from workitems.api import Pipeline
 from workitems.settings import Settings
 
@@ -210,7 +210,7 @@ def test_webhooks_reach_the_operator_that_leads(render: Render) -> None:
     for values in ("webhooks by an Ingress", "webhooks by a route, two operators"):
         objects = render(MATRIX[values])
         service = only(objects, "Service", "workitem-operator-webhooks")
-        leads = service["spec"]["selector"].pop(operate.LEADER_LABEL, None)
+        leads = service["spec"]["selector"].pop(leading.LEADER_LABEL, None)
         assert leads == ("true" if "two" in values else None)
         labels = only(objects, "Deployment")["spec"]["template"]["metadata"]["labels"]
         assert service["spec"]["selector"].items() <= labels.items()

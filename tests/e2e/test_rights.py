@@ -157,7 +157,7 @@ def test_secrets_that_are_not_named_cannot_be_read(cluster: Cluster) -> None:
 
     # The API server's authorizer hears of new rights a moment later.
     until(lambda: 'secrets "shop-git" not found' in asked("get", "secret", "shop-git"), "allowed what is named")
-    # The words that `cluster.py` reads as a right that is lacking.
+    # The words that `cluster.answers` reads as a right that is lacking.
     assert 'cannot get resource "secrets"' in asked("get", "secret", "other-git")
     assert 'cannot list resource "secrets"' in asked("get", "secrets")
     session.kubectl(cluster, "delete", "namespace", namespace, "--wait=false")
