@@ -543,7 +543,8 @@ async def noted(shop: Shop, number: int, head: str) -> None:
 
 def note(shop: Shop, number: int, head: str) -> None:
     """As if the queue of pushes had come no further."""
-    [folder] = shop.server.folder.rglob(f"{shop.repository.owner}/{shop.repository.name}.git")
+    # By its name: a search would come upon folders that the server has just removed.
+    folder = shop.server.folder / "repositories" / shop.repository.owner / f"{shop.repository.name}.git"
     subprocess.run(("git", "-C", folder, "update-ref", f"refs/pull/{number}/head", head), check=True)
 
 
