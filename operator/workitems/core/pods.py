@@ -167,9 +167,14 @@ def _environment(task: RunTask) -> list[dict[str, str]]:
         "GIT_COMMITTER_NAME": who.name,
         "GIT_COMMITTER_EMAIL": who.email,
         # The volume's folders may belong to root (the kubelet made them): git must not refuse to read them.
-        "GIT_CONFIG_COUNT": "1",
+        "GIT_CONFIG_COUNT": "3",
         "GIT_CONFIG_KEY_0": "safe.directory",
         "GIT_CONFIG_VALUE_0": "*",
+        # For who asks git's configuration, not the variables, and would write the answer into it: aider.
+        "GIT_CONFIG_KEY_1": "user.name",
+        "GIT_CONFIG_VALUE_1": who.name,
+        "GIT_CONFIG_KEY_2": "user.email",
+        "GIT_CONFIG_VALUE_2": who.email,
     }
     return [{"name": name, "value": value} for name, value in zip(values, _literal(values.values()), strict=True)]
 
