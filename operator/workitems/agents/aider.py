@@ -1,8 +1,10 @@
 """aider: the command that a Pipeline gives, and what its text says about tokens and cost.
 
-Documented, not run here: PyPI `aider-chat` 0.86.2. It reads the prompt from a file and would commit by itself, which it
-cannot here (git's directory is read-only), so that is switched off; its histories go out of the worktree. Whether it
-did what it was told is the gates' to judge: its text has no result, only a line on tokens and cost after each answer.
+Run on 2026-11-27 with PyPI `aider-chat` 0.86.2 against a scripted model. It reads the prompt from a file and would
+commit by itself, which it cannot here (git's directory is read-only), so that is switched off; its histories go out of
+the worktree. A link in the prompt it would fetch, and install a browser for that. It ends with 0 whatever the model's
+API said, so its text alone tells a failure. Whether it did what it was told is the gates' to judge: its text has no
+result, only a line on tokens and cost after each answer. Its lines are broken at a terminal's width, 80 without one.
 """
 
 from __future__ import annotations
@@ -21,6 +23,8 @@ COMMAND = (
     "--no-dirty-commits",
     "--no-gitignore",
     "--no-check-update",
+    "--no-show-release-notes",
+    "--no-detect-urls",
     "--analytics-disable",
     "--no-pretty",
     "--no-stream",
@@ -34,9 +38,13 @@ COMMAND = (
     f"{EXCHANGE}/{PROMPT_FILE}",
 )
 
-_TOKENS = re.compile(r"^Tokens: ([\d.,]+[kM]?) sent(?:, [\d.,]+[kM]? cache \w+)*, ([\d.,]+[kM]?) received")
-_COST = re.compile(r"Cost: \$[\d.]+ message, \$(\d{1,9}(?:\.\d+)?) session")
-_ERROR = re.compile(r"^(?:litellm\.\w+Error|The API provider|.*AuthenticationError)")
+_COUNT = r"([\d.,]+[kM]?)"
+_TOKENS = re.compile(rf"^Tokens: {_COUNT} sent((?:, {_COUNT} cache \w+)*), {_COUNT} received")
+_CACHED = re.compile(rf"{_COUNT} cache")
+_COST = re.compile(r"^(?:Tokens: .*)?Cost: \$[\d.]+ message, \$(\d{1,9}(?:\.\d+)?) session")
+_MODEL = re.compile(r"^(?:Main model|Model): (\S+) with ")
+_ERROR = re.compile(r"^(?:litellm\.\w+: |# Uncaught |Model \S+ has hit a token limit)")
+_AFTER_AN_ERROR = re.compile(r"^(?:$|The API provider|Retrying in |https?://)")
 _SCALE = {"k": 1_000, "M": 1_000_000}
 
 
@@ -45,33 +53,51 @@ class Reader:
     """Passes the text on."""
 
     _usage: Usage = field(default_factory=Usage)
-    _failure: str | None = None
+    _model: str | None = None
+    _failure: str = ""
+    _continues: bool = False
+    """The next line may be the rest of the failure."""
 
     def feed(self, line: str) -> list[str]:
         """See output.Reader."""
-        tokens, cost = _TOKENS.match(line), _COST.search(line)
-        if tokens:
-            # An answer: whatever failed before it was tried again.
-            self._failure = None
-            self._usage = Usage(
-                input_tokens=self._usage.input_tokens + _count(tokens.group(1)),
-                output_tokens=self._usage.output_tokens + _count(tokens.group(2)),
-                turns=self._usage.turns + 1,
-                cost_usd=output.money(float(cost.group(1))) if cost else self._usage.cost_usd,
-            )
-        elif _ERROR.match(line):
-            self._failure = line
+        self._count(line)
+        if _ERROR.match(line):
+            self._failure, self._continues = line, not line.startswith("# ")
+        elif self._continues and not _AFTER_AN_ERROR.match(line) and len(self._failure) < output.LONGEST:
+            self._failure += line if self._failure.endswith(" ") else f" {line}"
+        else:
+            self._continues = False
+        if self._model is None and (found := _MODEL.match(line)):
+            self._model = found.group(1)[:100]
         return output.shown(line)
 
     def end(self) -> Ending:
         """See output.Reader."""
-        if self._failure is not None:
-            return output.ending(output.from_words(self._failure), self._failure, usage=self._usage)
-        reason = output.SUCCEEDED if self._usage.turns else output.NO_WORK
-        return output.ending(reason, "", usage=self._usage)
+        reason, said = output.SUCCEEDED if self._usage.turns else output.NO_WORK, ""
+        if self._failure:
+            reason, said = output.from_words(self._failure), output.spoken(self._failure)
+        return output.ending(reason, said, usage=self._usage, model=self._model)
+
+    def _count(self, line: str) -> None:
+        tokens, cost = _TOKENS.match(line), _COST.match(line)
+        sent = cached = received = 0
+        if tokens:
+            sent, received = _number(tokens.group(1)), _number(tokens.group(4))
+            cached = sum(map(_number, _CACHED.findall(tokens.group(2))))
+        if received:
+            # An answer: whatever failed before it was tried again.
+            self._failure, self._continues = "", False
+        self._usage = Usage(
+            # What came from the cache, or went into it, is counted among what was sent.
+            input_tokens=self._usage.input_tokens + max(sent - cached, 0),
+            output_tokens=self._usage.output_tokens + received,
+            cached_input_tokens=self._usage.cached_input_tokens + cached,
+            turns=self._usage.turns + (received > 0),
+            cost_usd=output.money(float(cost.group(1))) if cost else self._usage.cost_usd,
+        )
 
 
-def _count(words: str) -> int:
+def _number(words: str) -> int:
     scale = _SCALE.get(words[-1], 1)
     try:
         return int(min(float(words.rstrip("kM").replace(",", "")) * scale, 10**12))

@@ -1,7 +1,11 @@
 """OpenAI Codex CLI (`codex exec --json`): the command that a Pipeline gives, and how its JSONL is read.
 
-Documented, not run here: npm `@openai/codex` 0.169.0. Events: thread.started, item.started and item.completed (agent
-messages, commands, file changes), turn.completed with usage, turn.failed and error with a message. Costs are not told.
+Run on 2026-11-27 with npm `@openai/codex` 0.169.0 against a scripted model. Events: thread.started, item.started and
+item.completed (agent messages, commands, file changes), turn.completed with usage, turn.failed and error with a
+message, mostly the same one twice. Costs are not told, nor the tokens of a turn that failed.
+
+Codex' own sandbox is bubblewrap, which needs user namespaces. The pod's seccomp profile has none, every command failed,
+and the run was a success that changed nothing: the container is the sandbox.
 """
 
 from __future__ import annotations
@@ -17,7 +21,7 @@ COMMAND = (
     "exec",
     "--json",
     "--sandbox",
-    "workspace-write",
+    "danger-full-access",
     "--ephemeral",
     "-o",
     "/tmp/last.txt",  # noqa: S108 - in the container, and outside of the worktree
@@ -63,20 +67,20 @@ class Reader:
                 return output.shown(f"turn {self._usage.turns} is done ({tokens})")
             case "turn.failed":
                 self._failure = output.text(output.inner(event, "error"), "message") or "turn.failed"
-                return output.shown(f"! {self._failure}")
+                return [] if self._failure == self._error else output.shown(f"! {output.spoken(self._failure)}")
             case "error":
                 # Fatal ones may be all that there is; others are tried again, and a turn is completed after them.
                 self._error = output.text(event, "message") or "error"
-                return output.shown(f"! {self._error}")
+                return output.shown(f"! {output.spoken(self._error)}")
         return []
 
     def end(self) -> Ending:
         """See output.Reader."""
-        if self._failure is not None:
-            return output.ending(output.from_words(self._failure), self._failure, **self._facts())
+        failure = self._failure or ("" if self._completed else self._error)
+        if failure:
+            return output.ending(output.from_words(failure), output.spoken(failure), **self._facts())
         if not self._completed:
-            reason = output.from_words(self._error) if self._error else output.NO_RESULT
-            return output.ending(reason, self._error, **self._facts())
+            return output.ending(output.NO_RESULT, "", **self._facts())
         return output.ending(output.SUCCEEDED, "", **self._facts())
 
     def _facts(self) -> dict[str, object]:
@@ -88,5 +92,12 @@ def _item(item: output.JSON) -> list[str]:
     words = output.text(item, _ITEM_WORDS.get(kind, ""))
     if kind == "agent_message":
         return output.shown(words)
-    code = f" (exit code {item['exit_code']})" if isinstance(item.get("exit_code"), int) else ""
-    return output.shown(f"→ {kind} {output.gist(words or item.get('changes') or item)}{code}")
+    if kind == "error":
+        return output.shown(f"! {words}")
+    code = item.get("exit_code")
+    ended = f" (exit code {code})" if isinstance(code, int) else ""
+    changed = ", ".join(output.text(change, "path") for change in output.objects(item, "changes"))
+    shown = output.shown(f"→ {kind} {output.gist(words or changed or item)}{ended}")
+    # Why a command failed: its last lines.
+    said = output.text(item, "aggregated_output").splitlines()[-5:] if code else []
+    return [*shown, *output.shown("\n".join(said), "  ")]

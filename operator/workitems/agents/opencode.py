@@ -1,7 +1,9 @@
 """opencode (`opencode run --format json`): the command that a Pipeline gives, and how its NDJSON is read.
 
-Documented, not run here: npm `opencode-ai` 1.18.33. Events: text, tool_use, step_finish (tokens and cost of one step),
-error. What stands on the input is appended to the message that is the argument.
+Run on 2026-11-27 with npm `opencode-ai` 1.18.33 against a scripted model. Events: text, tool_use, step_finish (tokens
+and cost of one step), error. What stands on the input is appended to the message that is the argument. An error that
+may pass (429, 5xx) is tried again until the agent's timeout, without an event: the lines of its log, on stderr, are all
+that a person sees of it.
 """
 
 from __future__ import annotations
@@ -13,7 +15,21 @@ from workitems.agents import output
 from workitems.agents.output import Ending
 from workitems.protocol import Usage
 
-COMMAND = ("opencode", "run", "--format", "json", "-m", "anthropic/claude-opus-5-5", "Do the task that follows.")
+COMMAND = (
+    "opencode",
+    "run",
+    "--auto",
+    "--print-logs",
+    "--log-level",
+    "ERROR",
+    "--title",
+    "work item",
+    "--format",
+    "json",
+    "-m",
+    "anthropic/claude-opus-5-5",
+    "Do the task that follows.",
+)
 
 
 @dataclass
@@ -21,7 +37,7 @@ class Reader:
     """Reads opencode's NDJSON."""
 
     _session: str | None = None
-    _failure: str | None = None
+    _failure: tuple[str, str] | None = None
     _finished: bool = False
     _usage: Usage = field(default_factory=Usage)
     _cost: float = 0.0
@@ -37,25 +53,23 @@ class Reader:
             case "text":
                 return output.shown(output.text(part, "text"), f"[{self._usage.turns + 1}] ")
             case "tool_use":
-                state = output.inner(part, "state")
-                mark = "✗" if state.get("status") == "error" else "→"
-                words = output.text(state, "title") or output.gist(state.get("input"))
-                return output.shown(f"{mark} {output.text(part, 'tool')} {words}", f"[{self._usage.turns + 1}] ")
+                return output.shown(_tool(part), f"[{self._usage.turns + 1}] ")
             case "step_finish":
                 return self._step(part)
             case "error":
                 error = output.inner(event, "error")
-                said = output.text(output.inner(error, "data"), "message") or output.text(error, "name")
-                self._failure = said or "error"
-                return output.shown(f"! {self._failure}")
+                data = output.inner(error, "data")
+                said = output.text(data, "message") or output.text(error, "name") or "error"
+                status = output.number(data, "statusCode")
+                self._failure = (output.from_answer(status, said) if status else output.from_words(said), said)
+                return output.shown(f"! {said}")
         return []
 
     def end(self) -> Ending:
         """See output.Reader."""
         usage = dataclasses.replace(self._usage, cost_usd=output.money(self._cost))
         if self._failure is not None:
-            reason = output.from_words(self._failure)
-            return output.ending(reason, self._failure, usage=usage, session=self._session)
+            return output.ending(*self._failure, usage=usage, session=self._session)
         reason = output.SUCCEEDED if self._finished else output.NO_RESULT
         return output.ending(reason, "", usage=usage, session=self._session)
 
@@ -74,3 +88,12 @@ class Reader:
             turns=self._usage.turns + 1,
         )
         return output.shown(f"{self._usage.turns} turns, {output.money(self._cost)} USD") if self._finished else []
+
+
+def _tool(part: output.JSON) -> str:
+    state = output.inner(part, "state")
+    mark = "✗" if state.get("status") == "error" else "→"
+    words = output.text(state, "title") or output.gist(state.get("input"))
+    code = output.number(output.inner(state, "metadata"), "exit")
+    why = f": {error}" if (error := output.text(state, "error")) else ""
+    return f"{mark} {output.text(part, 'tool')} {words}{why}" + (f" (exit code {code})" if code else "")

@@ -43,6 +43,8 @@ RETRYABLE = frozenset({RATE_LIMITED, OVERLOADED, UNAVAILABLE, UNREACHABLE})
 LINE_CHARACTERS = 400
 MESSAGE_CHARACTERS = 500
 TEXT_LINES = 40
+LONGEST = 64 * 1024
+"""Characters of a text that comes in pieces, kept until its line is complete."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,18 +97,49 @@ _WORDS = (
         KEY_REFUSED,
     ),
     (re.compile(r"\b402\b|credit|billing|insufficient.?(quota|funds)", re.IGNORECASE), OUT_OF_CREDIT),
-    (re.compile(r"too long|context.?(length|window)|maximum context|too many tokens", re.IGNORECASE), PROMPT_TOO_LONG),
+    (
+        re.compile(
+            r"too long|context.?(length|window)|maximum (context|number of tokens)|too many tokens|token limit",
+            re.IGNORECASE,
+        ),
+        PROMPT_TOO_LONG,
+    ),
     (re.compile(r"\b429\b|rate.?limit|quota", re.IGNORECASE), RATE_LIMITED),
-    (re.compile(r"\b529\b|overloaded", re.IGNORECASE), OVERLOADED),
-    (re.compile(r"\b5\d\d\b|internal server error|unavailable", re.IGNORECASE), UNAVAILABLE),
-    (re.compile(r"\b404\b|model.*(not found|does not exist)", re.IGNORECASE), MODEL_NOT_FOUND),
-    (re.compile(r"ECONN|ENOTFOUND|connection (refused|reset|error)|timed? ?out|dns", re.IGNORECASE), UNREACHABLE),
+    (re.compile(r"\b529\b|overloaded|high demand", re.IGNORECASE), OVERLOADED),
+    (re.compile(r"\b5\d\d\b|internal.?server.?error|unavailable", re.IGNORECASE), UNAVAILABLE),
+    (re.compile(r"\b404\b|model.*(not found|does not exist)|not.?found.?error", re.IGNORECASE), MODEL_NOT_FOUND),
+    (
+        re.compile(
+            r"\bECONN|ENOTFOUND|EAI_AGAIN|connection.?(refused|reset|error)|timed? ?out|\bdns\b|lookup address|"
+            r"unable to connect|cannot connect|error sending request|fetch failed|stream (disconnected|closed)",
+            re.IGNORECASE,
+        ),
+        UNREACHABLE,
+    ),
+    (re.compile(r"\b400\b|invalid.?(argument|request)", re.IGNORECASE), REQUEST_REFUSED),
 )
 
 
 def from_words(said: str) -> str:
     """The reason behind a CLI's own words, where it gives nothing better."""
     return next((reason for pattern, reason in _WORDS if pattern.search(said[:4000])), AGENT_ERROR)
+
+
+def from_answer(status: int, said: str) -> str:
+    """The reason behind an API's answer: its status, and its words where one status is sent for several reasons."""
+    found = from_words(said)
+    if status in (400, 403, 429) and found in (KEY_REFUSED, OUT_OF_CREDIT, PROMPT_TOO_LONG):
+        return found
+    return from_status(status)
+
+
+def spoken(said: str) -> str:
+    """What an error says to a person, where a CLI passes on the whole JSON of an API's answer."""
+    try:
+        body, _ = json.JSONDecoder().raw_decode(said, said.index("{"))
+    except (ValueError, RecursionError):
+        return said
+    return text(inner(body, "error"), "message") or said
 
 
 WHAT_TO_DO = {

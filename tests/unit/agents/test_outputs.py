@@ -40,7 +40,12 @@ def _codex(*last: JSON) -> list[JSON | str]:
         {"type": "item.completed", "item": {"id": "i1", "type": "agent_message", "text": "I look."}},
         {
             "type": "item.completed",
-            "item": {"type": "command_execution", "command": "make test", "aggregated_output": "…", "exit_code": 2},
+            "item": {
+                "type": "command_execution",
+                "command": "make test",
+                "aggregated_output": "F\n\nmake: *** [test] Error 2\n",
+                "exit_code": 2,
+            },
         },
         *last,
     ]
@@ -63,6 +68,8 @@ CASES = {
             "codex, thread th_1",
             "I look.",
             "→ command_execution make test (exit code 2)",
+            "  F",
+            "  make: *** [test] Error 2",
             "turn 1 is done (30 tokens in, 7 out)",
         ],
     ),
@@ -88,38 +95,62 @@ CASES = {
         Usage(turns=1),
     ),
     "codex: an end without a turn's end": Case("codex", _codex(), "NoResult", Usage()),
-    "gemini: done, over many lines": Case(
+    "gemini: an answer in pieces, thoughts, and a tool that failed": Case(
         "gemini",
         [
             "Loaded cached credentials.",
-            *json.dumps(
-                {
-                    "response": "All done.",
-                    "stats": {
-                        "models": {
-                            "gemini-3-pro": {
-                                "api": {"totalRequests": 4},
-                                "tokens": {"prompt": 50, "candidates": 9, "cached": 5},
-                            }
-                        }
-                    },
-                },
-                indent=2,
-            ).splitlines(),
+            {"type": "init", "session_id": "s1", "model": "auto"},
+            {"type": "message", "role": "user", "content": "the prompt"},
+            {"type": "message", "role": "assistant", "content": "I lo", "delta": True},
+            {"type": "message", "role": "assistant", "content": "ok.\nAnd rea", "delta": True},
+            {"type": "message", "role": "assistant", "content": "d.", "delta": True},
+            {"type": "tool_use", "tool_name": "read_file", "parameters": {"file_path": "a.py"}},
+            {"type": "tool_result", "status": "error", "error": {"message": "File not found."}},
+            {"type": "message", "role": "assistant", "content": "No file.", "delta": True},
+            {
+                "type": "result",
+                "status": "success",
+                "stats": {"total_tokens": 65, "input_tokens": 50, "output_tokens": 9, "cached": 5},
+            },
         ],
         "Succeeded",
-        Usage(input_tokens=45, output_tokens=9, cached_input_tokens=5, turns=4),
-        shown=["Loaded cached credentials.", "All done."],
+        Usage(input_tokens=45, output_tokens=15, cached_input_tokens=5, turns=2),
+        shown=[
+            "Loaded cached credentials.",
+            "gemini, session s1",
+            "[1] I look.",
+            "[1] And read.",
+            "[1] → read_file a.py",
+            "[1] ✗ File not found.",
+            "[2] No file.",
+            "2 turns (45 tokens in, 15 out)",
+        ],
     ),
     "gemini: the turn limit": Case(
         "gemini",
-        [{"error": {"type": "FatalTurnLimitedError", "message": "Reached max session turns", "code": 53}}],
+        [
+            {
+                "type": "result",
+                "status": "error",
+                "error": {"type": "FatalTurnLimitedError", "message": "Reached max session turns"},
+            }
+        ],
         "MaxTurnsReached",
         Usage(),
         "Reached max session turns",
     ),
-    "gemini: too many requests": Case(
-        "gemini", [{"error": {"message": "quota exceeded", "code": 429}}], "ModelRateLimited", Usage(), "quota exceeded"
+    "gemini: an error without words of its own has the last ones": Case(
+        "gemini",
+        [
+            {"type": "error", "severity": "error", "message": "The model returned an empty response"},
+            {"type": "result", "status": "error", "stats": {}},
+        ],
+        "AgentFailed",
+        Usage(),
+        "The model returned an empty response",
+    ),
+    "gemini: a success without an answer": Case(
+        "gemini", [{"type": "result", "status": "success", "stats": {}}], "NoWorkDone", Usage()
     ),
     "gemini: nothing": Case("gemini", [], "NoResult", Usage()),
     "opencode: done": Case(
@@ -164,10 +195,22 @@ CASES = {
             "Tokens: 1,000 sent, 50 received. Cost: $0.02 message, $0.03 session.",
         ],
         "Succeeded",
-        Usage(input_tokens=3300, output_tokens=200, turns=2, cost_usd="0.03"),
+        Usage(input_tokens=2200, output_tokens=200, cached_input_tokens=1100, turns=2, cost_usd="0.03"),
     ),
-    "aider: a bad key": Case(
-        "aider", ["litellm.AuthenticationError: invalid x-api-key"], "ModelKeyRefused", Usage(), "invalid x-api-key"
+    "aider: a failure that was overcome": Case(
+        "aider",
+        [
+            "litellm.InternalServerError: AnthropicException - Overloaded",
+            "Retrying in 0.2 seconds...",
+            "Done.",
+            "Tokens: 900 sent, 50 received.",
+            "Cost: $0.02 message, $0.02 session.",
+        ],
+        "Succeeded",
+        Usage(input_tokens=900, output_tokens=50, turns=1, cost_usd="0.02"),
+    ),
+    "aider: a defect of its own": Case(
+        "aider", ["# Uncaught OSError in util.py line 1054", "", "Aider version"], "AgentFailed", Usage(), "OSError"
     ),
     "aider: nothing": Case("aider", [], "NoWorkDone", Usage()),
     "claude: output after the result is no result": Case(
@@ -250,6 +293,36 @@ def test_the_log_has_no_escape_sequences_and_no_endless_lines() -> None:
     shown = reader.feed(json.dumps({"type": "assistant", "message": message}))
     assert all(line.isprintable() and len(line) <= output.LINE_CHARACTERS + 10 for line in shown)
     assert shown[-1] == f"[1] … {101 - output.TEXT_LINES} more lines"
+
+
+@pytest.mark.parametrize(
+    ("status", "said", "reason"),
+    [
+        (400, "Your credit balance is too low", "OutOfCredit"),
+        (400, "messages: at least one is required", "ModelRequestRefused"),
+        (400, "prompt is too long: 210417 tokens > 200000 maximum", "PromptTooLong"),
+        (403, "This API method requires billing to be enabled.", "OutOfCredit"),
+        (429, "You exceeded your current quota", "ModelRateLimited"),
+        (401, "Prompt is too long to be authenticated", "ModelKeyRefused"),
+        (500, "no credit", "ModelUnavailable"),
+    ],
+)
+def test_where_a_status_has_several_reasons_the_words_tell(status: int, said: str, reason: str) -> None:
+    assert output.from_answer(status, said) == reason
+
+
+@pytest.mark.parametrize(
+    ("said", "reason"),
+    [
+        ("stream disconnected before completion: failed to lookup address information", "ModelUnreachable"),
+        ("Reconnecting... 4/5 (unexpected end)", "AgentFailed"),
+        ("litellm.APIConnectionError: AnthropicException - Cannot connect to host", "ModelUnreachable"),
+        ("litellm.ServiceUnavailableError: AnthropicException - x", "ModelUnavailable"),
+        ("exception TypeError: fetch failed sending request", "ModelUnreachable"),
+    ],
+)
+def test_the_words_of_a_cli_have_reasons(said: str, reason: str) -> None:
+    assert output.from_words(said) == reason
 
 
 def test_statuses_of_a_models_api_have_reasons() -> None:

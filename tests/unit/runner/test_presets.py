@@ -40,7 +40,7 @@ def _lines(*events: object) -> str:
 PROMPT = "EXCHANGE/prompt.md"
 CASES = {
     "codex": Preset(
-        ["exec", "--json", "--sandbox", "workspace-write", "--ephemeral", "-o", "/tmp/last.txt", "-"],
+        ["exec", "--json", "--sandbox", "danger-full-access", "--ephemeral", "-o", "/tmp/last.txt", "-"],
         _lines(
             {"type": "thread.started", "thread_id": "th_1"},
             {"type": "turn.completed", "usage": {"input_tokens": 9, "output_tokens": 2}},
@@ -48,19 +48,26 @@ CASES = {
         Usage(input_tokens=9, output_tokens=2, turns=1),
     ),
     "gemini": Preset(
-        ["--output-format", "json", "--approval-mode=yolo", "-p", "Do the task above."],
-        _lines({"response": "Done.", "stats": {"models": {"g": {"tokens": {"prompt": 9, "candidates": 2}}}}}),
-        Usage(input_tokens=9, output_tokens=2),
+        ["--output-format", "stream-json", "--approval-mode=yolo", "--skip-trust", "-p", "Do the task above."],
+        _lines(
+            {"type": "message", "role": "assistant", "content": "Done."},
+            {"type": "result", "status": "success", "stats": {"input_tokens": 9, "output_tokens": 2}},
+        ),
+        Usage(input_tokens=9, output_tokens=2, turns=1),
     ),
     "opencode": Preset(
-        ["run", "--format", "json", "-m", "anthropic/claude-opus-5-5", "Do the task that follows."],
+        [
+            *("run", "--auto", "--print-logs", "--log-level", "ERROR", "--title", "work item", "--format", "json"),
+            *("-m", "anthropic/claude-opus-5-5", "Do the task that follows."),
+        ],
         _lines({"type": "step_finish", "part": {"reason": "stop", "cost": 0.02, "tokens": {"input": 9, "output": 2}}}),
         Usage(input_tokens=9, output_tokens=2, turns=1, cost_usd="0.02"),
     ),
     "aider": Preset(
         [
             *("--yes-always", "--no-auto-commits", "--no-dirty-commits", "--no-gitignore", "--no-check-update"),
-            *("--analytics-disable", "--no-pretty", "--no-stream", "--chat-history-file", "/tmp/aider.chat.md"),
+            *("--no-show-release-notes", "--no-detect-urls", "--analytics-disable", "--no-pretty", "--no-stream"),
+            *("--chat-history-file", "/tmp/aider.chat.md"),
             *("--input-history-file", "/tmp/aider.input", "--model", "sonnet", "--message-file", PROMPT),
         ],
         "Tokens: 9 sent, 2 received. Cost: $0.02 message, $0.02 session.\n",
