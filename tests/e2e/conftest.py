@@ -93,9 +93,13 @@ def _told(config: pytest.Config) -> session.Shared | None:
 
 
 @pytest.fixture(scope="session")
-def cluster(pytestconfig: pytest.Config) -> Cluster:
+def cluster(pytestconfig: pytest.Config) -> Iterator[Cluster]:
     """The cluster of the tests, up; with our CRDs and RBAC, and without a leftover of an earlier session."""
-    return session.prepare_cluster() if _told(pytestconfig) is None else session.chosen_cluster()
+    if _told(pytestconfig) is not None:
+        yield session.chosen_cluster()
+        return
+    with session.prepared_cluster() as cluster:
+        yield cluster
 
 
 @pytest.fixture(scope="session")

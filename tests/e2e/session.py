@@ -15,13 +15,13 @@ from typing import Any, Self
 
 import yaml
 
-from hack.cluster import choose, images, ports
+from hack.cluster import choose, images, ports, settings, shell
 from hack.cluster.model import Cluster
 from hack.gitserver import bundle
 from hack.gitserver.manifests import GitServer, manifests, secret
 from tests.cluster_provider import ChosenCluster, allow
 from tests.e2e.lab import PATIENTLY
-from tests.e2e.operator_process import OperatorProcess
+from tests.e2e.operator_process import OperatorProcess, end_leftovers
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
 GIT_NAMESPACE = "wi-e2e-git"
@@ -70,18 +70,18 @@ class Shared:
 @contextlib.contextmanager
 def prepared(folder: pathlib.Path) -> Iterator[Shared]:
     """Everything at once, until the end of the session; files go into `folder`."""
-    cluster = prepare_cluster()
-    built = images.build_and_load(cluster)
-    prepare_git_server(cluster, built)
-    with running_operator(cluster, built, folder) as operator:
-        yield Shared(
-            operator_image=built.operator,
-            agent_image=built.agent,
-            kubeconfig=str(operator.kubeconfig),
-            log=str(operator.log),
-            port=operator.port,
-            pid=operator.pid,
-        )
+    with prepared_cluster() as cluster:
+        built = images.build_and_load(cluster)
+        prepare_git_server(cluster, built)
+        with running_operator(cluster, built, folder) as operator:
+            yield Shared(
+                operator_image=built.operator,
+                agent_image=built.agent,
+                kubeconfig=str(operator.kubeconfig),
+                log=str(operator.log),
+                port=operator.port,
+                pid=operator.pid,
+            )
 
 
 def chosen_cluster() -> Cluster:
@@ -91,21 +91,28 @@ def chosen_cluster() -> Cluster:
     return cluster
 
 
-def prepare_cluster() -> Cluster:
-    """The cluster of the tests, up; with our CRDs, RBAC and policies, without a leftover of an earlier session."""
-    provider = ChosenCluster()
-    provider.create()
-    cluster = provider.cluster
-    kubectl(cluster, "apply", "--server-side", "--force-conflicts", "-f", str(ROOT / "crds"))
-    kubectl(cluster, "wait", "--for=condition=Established", PATIENTLY, "-f", str(ROOT / "crds"))
-    files = [ROOT / "deploy" / name for name in ("namespace.yaml", "operator.yaml")]
-    objects = [body for path in files for body in yaml.safe_load_all(path.read_text())]
-    apply(cluster, *(body for body in objects if body["kind"] in RIGHTS))
-    # Of a test_chart that was killed.
-    kinds = "clusterrole,validatingadmissionpolicy,validatingadmissionpolicybinding"
-    kubectl(cluster, "delete", kinds, "-l", "app.kubernetes.io/instance=release")
-    kubectl(cluster, "delete", "namespace", "-l", "workitems.dev/e2e=true", "--wait=true", PATIENTLY)
-    return cluster
+@contextlib.contextmanager
+def prepared_cluster() -> Iterator[Cluster]:
+    """The cluster of the tests, up; with our CRDs, RBAC and policies, without a leftover of an earlier session.
+
+    Nobody else's session is at work on it meanwhile: each would remove the other's namespaces and do its items' work.
+    """
+    busy = "another session of the end-to-end tests is at work; waiting for its end"
+    with shell.locked(settings.read().cache / "e2e.lock", busy):
+        end_leftovers()
+        provider = ChosenCluster()
+        provider.create()
+        cluster = provider.cluster
+        kubectl(cluster, "apply", "--server-side", "--force-conflicts", "-f", str(ROOT / "crds"))
+        kubectl(cluster, "wait", "--for=condition=Established", PATIENTLY, "-f", str(ROOT / "crds"))
+        files = [ROOT / "deploy" / name for name in ("namespace.yaml", "operator.yaml")]
+        objects = [body for path in files for body in yaml.safe_load_all(path.read_text())]
+        apply(cluster, *(body for body in objects if body["kind"] in RIGHTS))
+        # Of a test_chart that was killed.
+        kinds = "clusterrole,validatingadmissionpolicy,validatingadmissionpolicybinding"
+        kubectl(cluster, "delete", kinds, "-l", "app.kubernetes.io/instance=release")
+        kubectl(cluster, "delete", "namespace", "-l", "workitems.dev/e2e=true", "--wait=true", PATIENTLY)
+        yield cluster
 
 
 def git_server(built: images.Images) -> GitServer:
