@@ -45,7 +45,8 @@ check: .venv/.synced ## Format, lint, types, import contracts, unit and loop tes
 	@.venv/bin/pytest -n auto -m "not slow" tests/unit tests/loop tests/chart
 
 .PHONY: soak
-soak: .venv/.synced ## What takes longer than CI can: the operator killed forty times while items run; 10 GB of output
+soak: .venv/.synced ## What takes longer than CI can: new examples of every property; forty kills while items run; 10 GB of output
+	@HYPOTHESIS_PROFILE=long .venv/bin/pytest -n auto $$(grep -rl --include=*.py "^from hypothesis import .*given" tests)
 	@SOAK_KILLS=40 .venv/bin/pytest -v tests/e2e/test_killed_anywhere.py
 	@SOAK_OUTPUT_BYTES=10000000000 .venv/bin/pytest -v tests/e2e/test_bounded.py
 

@@ -42,8 +42,6 @@ class Pull:
     head: str = ""
     """Where it was when it was closed or merged."""
     merge_commit: str | None = None
-    empty: bool = False
-    """Made although there was nothing to merge: the real one does that, too."""
 
 
 @dataclass
@@ -120,8 +118,7 @@ class FakeForge(Forge):
         return [pull for pull in self.pulls.values() if pull.state == "open"]
 
     def check(self) -> None:
-        """What must hold after every test: nothing twice, nothing empty."""
-        assert not [pull.number for pull in self.pulls.values() if pull.empty], "an empty pull request"
+        """What must hold after every test: nothing twice."""
         pairs = [(pull.branch, pull.base) for pull in self.open()]
         assert len(set(pairs)) == len(pairs), "two open pull requests of one branch"
         assert len({number for number, _ in self.merges}) == len(self.merges), "merged twice"
@@ -163,9 +160,11 @@ class FakeForge(Forge):
         head = self.branch_of(branch).head
         if head is None:
             raise errors.Permanent("BranchNotFound", f"the forge has no branch {branch}")
+        if not self._differs(base, head):
+            raise errors.Permanent("NoCommits", f"branch {branch} has no commit that {base} has not")
         self.cut("before opening")
         number = len(self.pulls) + 7
-        self.pulls[number] = Pull(number, branch, base, title, body, empty=not self._differs(base, head))
+        self.pulls[number] = Pull(number, branch, base, title, body)
         self.requests.append(f"open {number}")
         self.cut("after opening")
         return self._view(self.pulls[number])

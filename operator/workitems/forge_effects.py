@@ -48,30 +48,33 @@ class ForgeEffects:
         """Open the pull request of a branch that has commits to merge, unless it is open."""
         forge, params = await self._forge(item), effect.params
         branch, base = params["branch"], params["base"]
-        known = item.status.pull_request
+        known, contained, values = item.status.pull_request, False, dict[str, str]()
         if known is not None:
             # Closed by a person is for a person to undo; reopened, it is the one.
             now = await forge.get(known.number)
+            values = pull_requests.values_of(now)
             if now.state == "closed":
                 other = await forge.find(branch, base)
                 if other is not None and other.state == "open":
                     # A person opened it instead.
                     return _found(other)
                 words = pull_requests.closed_message(now.number, now.url)
-                values = pull_requests.values_of(now)
                 return Result("Failed", reason=pull_requests.CLOSED, error=words, values=values)
             if now.state == "open" or (now.head, now.base) == (params["commit"], base):
                 return _found(now)
+            # A person merged it with what came after it: squashed, the branch differs from the base for ever.
+            contained = now.base == base and not await forge.ahead(now.head, params["commit"])
         words = f"branch {branch} has no commits that {base} lacks: there is nothing to merge"
-        if not await forge.ahead(base, params["commit"]):
-            return Result("Failed", reason=pull_requests.NO_COMMITS, error=words)
+        nothing = Result("Failed", reason=pull_requests.NO_COMMITS, error=words, values=values)
+        if contained or not await forge.ahead(base, params["commit"]):
+            return nothing
         text = pull_requests.body(item, base)
         try:
             found = await forge.ensure(branch, base, title=params["title"], body=text)
         except errors.Permanent as refusal:
             if refusal.reason != pull_requests.NO_COMMITS:
                 raise
-            return Result("Failed", reason=pull_requests.NO_COMMITS, error=words)
+            return nothing
         return _found(found, described=pull_requests.digest_of(item.status, params["title"]))
 
     async def describe(self, item: WorkItem, effect: Effect) -> Result | None:

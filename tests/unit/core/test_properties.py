@@ -326,6 +326,7 @@ FORGE_EVENTS: st.SearchStrategy[Event] = st.one_of(
 @pytest.mark.timeout(3600)
 @given(st.lists(FORGE_EVENTS, min_size=20, max_size=60))
 @example([ends(None), says("approve", {"gate": "approved"}, ""), ends(None), gate_ends(0), ends(None)])
+@example([ends(None), goes_on, reports(), ends(None), pushes(PLAN), before_it_is_carried_out(merges_by_hand), goes_on])
 def test_whatever_happens_nothing_is_merged_that_a_gate_did_not_pass(history: list[Event]) -> None:
     world = World(forge_pipeline(), {"forge": FORGE})
     world.forge.guard = functools.partial(check_may_merge, world)

@@ -18,8 +18,10 @@ import pytest
 from hack.gitea import local
 from hack.gitea.client import BOT_SCOPES, Client, Repository
 from workitems import errors
+from workitems.api import Effect, WorkItem
+from workitems.core import pull_requests
 from workitems.core.forge import MergeResult
-from workitems.forge_effects import COMMITS_NAMED, _lacking
+from workitems.forge_effects import COMMITS_NAMED, ForgeEffects, _lacking
 from workitems.integrations.gitea import Gitea
 from workitems.integrations.gitea_api import Place
 from workitems.integrations.http import Access, Connections
@@ -546,6 +548,30 @@ def note(shop: Shop, number: int, head: str) -> None:
     # By its name: a search would come upon folders that the server has just removed.
     folder = shop.server.folder / "repositories" / shop.repository.owner / f"{shop.repository.name}.git"
     subprocess.run(("git", "-C", folder, "update-ref", f"refs/pull/{number}/head", head), check=True)
+
+
+async def test_a_commit_that_a_person_squashed_with_later_ones_is_not_asked_for_again(shop: Shop) -> None:
+    """By its commits the branch still differs from the base, and nothing of it is missing there."""
+    number, older = await shop.proposed()
+    head = shop.work(text="more\n")
+    await noted(shop, number, head)
+    shop.repository.merge(number, "squash")
+    known = {"number": number, "url": "https://git.example.com/pulls/1", "state": "open", "head": older, "base": "main"}
+    metadata = {"name": "et-1", "namespace": "team-a", "uid": "u", "resourceVersion": "1", "generation": 1}
+    spec = {"repository": "shop", "pipeline": "default", "title": "Discounts", "description": "Ten percent."}
+    item = WorkItem.model_validate({"metadata": metadata, "spec": spec, "status": {"pullRequest": known}})
+    params = {"title": "Discounts", "branch": "feature/x", "base": "main", "commit": older}
+    effect = Effect(id="pr", kind=pull_requests.ENSURE, target="forge", params=params)
+
+    async def forge_of(_namespace: str, _name: str) -> Gitea:
+        return shop.forge
+
+    result = await ForgeEffects(forge_of).ensure(item, effect)
+    assert result is not None
+    assert (result.state, result.reason) == ("Failed", pull_requests.NO_COMMITS)
+    found = await shop.forge.find("feature/x", "main")
+    assert found is not None
+    assert (found.number, found.state, found.head) == (number, "merged", head)
 
 
 async def test_a_branch_that_cannot_be_deleted_is_said(shop: Shop) -> None:
