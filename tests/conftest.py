@@ -18,17 +18,9 @@ from hack.gitea import local
 
 # A loaded machine is no finding, and neither is a slow first example: no deadline, no data of earlier runs.
 # What passed passes again: a change is judged by the same examples as main was. New ones are looked for by `make soak`.
-settings.register_profile(
-    "quick",
-    max_examples=25,
-    derandomize=True,
-    deadline=None,
-    database=None,
-    suppress_health_check=[HealthCheck.too_slow],
-)
-settings.register_profile(
-    "long", max_examples=1000, deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow]
-)
+COMMON = settings(deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("quick", COMMON, max_examples=25, derandomize=True)
+settings.register_profile("long", COMMON, max_examples=1000)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick"))
 
 

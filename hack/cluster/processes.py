@@ -138,20 +138,29 @@ def _start(part: Part, state: Path, log: Path) -> None:
         )
 
 
-def _marked(state: Path) -> Iterator[Running]:
-    prefix = f"{_MARK}={state}:".encode()
+def carrying(mark: str) -> Iterator[tuple[int, str]]:
+    """Processes with an entry in their environment that begins with `mark`: the id, and what follows in the entry."""
+    prefix = mark.encode()
     for folder in Path("/proc").iterdir():
         if not folder.name.isdigit():
             continue
         try:
             entries = (folder / "environ").read_bytes().split(b"\0")
-            leads = os.getsid(int(folder.name)) == int(folder.name)
         except (FileNotFoundError, ProcessLookupError, PermissionError):
             continue  # ended while we looked, or is somebody else's
         for entry in entries:
             if entry.startswith(prefix):
-                name, _, fingerprint = entry.removeprefix(prefix).decode().partition(":")
-                yield Running(int(folder.name), name, fingerprint, leads)
+                yield int(folder.name), entry.removeprefix(prefix).decode()
+
+
+def _marked(state: Path) -> Iterator[Running]:
+    for pid, rest in carrying(f"{_MARK}={state}:"):
+        try:
+            leads = os.getsid(pid) == pid
+        except (ProcessLookupError, PermissionError):
+            continue  # as above
+        name, _, fingerprint = rest.partition(":")
+        yield Running(pid, name, fingerprint, leads)
 
 
 def _lives(process: Running) -> bool:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import httpx
 
-from hack.cluster import gitea
+from hack.cluster import gitea, ports
 from hack.gitea.client import Client
 from hack.gitea.configuration import Configuration, ini
 from hack.gitea.errors import GiteaError
@@ -27,18 +27,6 @@ START_SECONDS = 90.0
 POLL_SECONDS = 0.05
 
 
-def _held_port() -> socket.socket:
-    """A port that stays ours: bound and not listened at, which keeps out whoever asks the system for any port.
-
-    Otherwise another test process may have it before the server does, or while that is stopped.
-    """
-    holder = socket.socket()
-    # The server's own socket has the option too (Go sets it), and may so be bound beside this one.
-    holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    holder.bind(("127.0.0.1", 0))
-    return holder
-
-
 @dataclass
 class Server:
     """One server whose files are all in `folder`; `program` is the folder that hack.cluster.gitea gives."""
@@ -46,13 +34,13 @@ class Server:
     folder: Path
     program: Path
     admin: Client = field(init=False)
-    _port: socket.socket = field(default_factory=_held_port, init=False)
+    _port: socket.socket = field(default_factory=ports.held, init=False)
     _process: subprocess.Popen[bytes] | None = field(default=None, init=False)
 
     @property
     def port(self) -> int:
         """Its port of 127.0.0.1."""
-        return int(self._port.getsockname()[1])
+        return ports.number(self._port)
 
     @property
     def url(self) -> str:

@@ -20,6 +20,8 @@ import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from hack.cluster import processes
+
 START_SECONDS = 60
 MARK = "WORKITEMS_UNDER_TEST"
 """A variable in its environment: of an operator that outlived its session nobody knows the process id."""
@@ -27,11 +29,9 @@ MARK = "WORKITEMS_UNDER_TEST"
 
 def end_leftovers() -> None:
     """End the operators of a session that was killed: they would do the work of the one under test."""
-    for process in pathlib.Path("/proc").glob("[0-9]*"):
-        # It may have ended meanwhile, or be somebody else's.
-        with contextlib.suppress(OSError):
-            if f"{MARK}=yes" in (process / "environ").read_text(errors="replace").split("\0"):
-                os.kill(int(process.name), signal.SIGKILL)
+    for pid, _ in processes.carrying(f"{MARK}="):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
 
 
 @dataclass

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
+from hack.cluster import ports
 from tests.fake_forge import FakeForge
 from tests.loop import virtual
 from tests.loop.apiserver import APIServer, Call, Cut
@@ -194,12 +195,8 @@ class Lab:
 
     def free_port(self) -> int:
         """A port for the operator to listen at: bound until this world is over, or another test process may get it."""
-        holder = socket.socket()
-        self._ports.append(holder)
-        holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        holder.bind(("127.0.0.1", 0))
-        port: int = holder.getsockname()[1]
-        return port
+        self._ports.append(ports.held())
+        return ports.number(self._ports[-1])
 
     # --- people
 

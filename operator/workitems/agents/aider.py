@@ -80,6 +80,8 @@ class Reader:
 
     def _count(self, line: str) -> None:
         tokens, cost = _TOKENS.match(line), _COST.match(line)
+        if not (tokens or cost):
+            return
         sent = cached = received = 0
         if tokens:
             sent, received = _number(tokens.group(1)), _number(tokens.group(4))

@@ -9,6 +9,7 @@ are not told.
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass, field
 
 from workitems.agents import output
@@ -57,12 +58,7 @@ class Reader:
 
     def end(self) -> Ending:
         """See output.Reader."""
-        usage = Usage(
-            input_tokens=self._usage.input_tokens,
-            output_tokens=self._usage.output_tokens,
-            cached_input_tokens=self._usage.cached_input_tokens,
-            turns=self._turns,
-        )
+        usage = dataclasses.replace(self._usage, turns=self._turns)
         reason, said = self._ended or (output.NO_RESULT, self._error)
         if reason == output.SUCCEEDED and not self._turns:
             reason = output.NO_WORK
@@ -125,6 +121,6 @@ class Reader:
         # The API's whole answer, in most cases.
         status = output.number(output.inner(output.parsed(said), "error"), "code")
         said = output.spoken(said)
-        reason = output.from_answer(status, said) if status else output.from_words(said)
+        reason = output.from_answer(status, said)
         self._ended = (output.MAX_TURNS if error.get("type") == TURN_LIMIT else reason, said)
         return output.shown(f"! {said}")

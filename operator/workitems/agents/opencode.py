@@ -60,8 +60,7 @@ class Reader:
                 error = output.inner(event, "error")
                 data = output.inner(error, "data")
                 said = output.text(data, "message") or output.text(error, "name") or "error"
-                status = output.number(data, "statusCode")
-                self._failure = (output.from_answer(status, said) if status else output.from_words(said), said)
+                self._failure = (output.from_answer(output.number(data, "statusCode"), said), said)
                 return output.shown(f"! {said}")
         return []
 

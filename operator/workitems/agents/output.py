@@ -126,9 +126,12 @@ def from_words(said: str) -> str:
 
 
 def from_answer(status: int, said: str) -> str:
-    """The reason behind an API's answer: its status, and its words where one status is sent for several reasons."""
+    """The reason behind an API's answer: its status, and its words where one status is sent for several reasons.
+
+    Status 0: the CLI tells none, and its words are all there is.
+    """
     found = from_words(said)
-    if status in (400, 403, 429) and found in (KEY_REFUSED, OUT_OF_CREDIT, PROMPT_TOO_LONG):
+    if not status or (status in (400, 403, 429) and found in (KEY_REFUSED, OUT_OF_CREDIT, PROMPT_TOO_LONG)):
         return found
     return from_status(status)
 

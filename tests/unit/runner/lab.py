@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from workitems.agents import entry
 from workitems.protocol import EXCHANGE, RunKind, RunReport, RunTask
 from workitems.runner.exchange import Termination
@@ -46,6 +48,18 @@ def git(*arguments: str, cwd: Path | None = None, stdin: bytes | None = None, **
     )
     assert done.returncode == 0, done.stderr.decode(errors="replace")
     return done.stdout.decode(errors="replace").strip("\n")
+
+
+def limit_counts_from(monkeypatch: pytest.MonkeyPatch, path: str) -> None:
+    """Let limits count from the moment when a file appears: until then a busy machine may need all of a short one.
+
+    Of agents and gates that are started from then on; `path` is a word of the shell.
+    """
+    for script in ("ENTRY", "GATE"):
+        before, limit = getattr(entry, script), 'sleep "$limit"'
+        assert before.count(limit) == 1
+        waits = f"until [ -e {path} ]; do sleep 0.05; done; {limit}"
+        monkeypatch.setattr(entry, script, before.replace(limit, waits))
 
 
 @dataclasses.dataclass

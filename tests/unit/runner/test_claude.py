@@ -21,7 +21,7 @@ import pytest
 from hack.cluster import claude, settings
 from hack.scriptedmodel.server import Script, Server
 from tests.claude_ends import FAILURES, bash, write
-from tests.unit.runner.lab import Lab
+from tests.unit.runner.lab import Lab, limit_counts_from
 from workitems.agents import claude_code, entry
 from workitems.agents.claude_code import Session
 from workitems.agents.claude_stream import Reader
@@ -251,10 +251,7 @@ def test_a_hostile_repository_changes_nothing_and_learns_nothing(model: Model, t
 @pytest.fixture
 def killed_at_work(model: Model, monkeypatch: pytest.MonkeyPatch) -> RunTask:
     """A task whose second tool does not end within its limit, which counts from that tool's start and not the CLI's."""
-    limit = 'sleep "$limit"'
-    assert entry.ENTRY.count(limit) == 1
-    waits = f'until [ -e "$LAB/at-work" ]; do sleep 0.1; done; {limit}'
-    monkeypatch.setattr(entry, "ENTRY", entry.ENTRY.replace(limit, waits))
+    limit_counts_from(monkeypatch, '"$LAB/at-work"')
     moves = write("src/feature.py", "x = 1\n"), bash('touch "$LAB/at-work"; echo working; sleep 600')
     return model.task(*moves, agent_timeout_seconds=3)
 

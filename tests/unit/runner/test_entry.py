@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.unit.runner.lab import limit_counts_from
 from workitems import protocol
 from workitems.agents import entry
 
@@ -76,14 +77,6 @@ class Pod:
                 return
             time.sleep(0.05)
         pytest.fail("it sets no trap")
-
-    def limit_begins_at(self, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-        """Let the limit count from the moment when this file appears: a busy machine may need a second to get there."""
-        for script in ("ENTRY", "GATE"):
-            before, limit = getattr(entry, script), 'sleep "$limit"'
-            assert before.count(limit) == 1
-            waits = f"until [ -e {self.folder / name} ]; do sleep 0.05; done; {limit}"
-            monkeypatch.setattr(entry, script, before.replace(limit, waits))
 
     def appears(self, name: str) -> None:
         for _ in range(400):
@@ -151,7 +144,7 @@ def test_the_limit_is_124(pod: Pod) -> None:
 
 @pytest.mark.slow
 def test_the_limit_is_124_also_where_the_agent_had_to_be_killed(pod: Pod, monkeypatch: pytest.MonkeyPatch) -> None:
-    pod.limit_begins_at(monkeypatch, "up")
+    limit_counts_from(monkeypatch, f"{pod.folder}/up")
     process = pod.start("sh", "-c", f"trap '' TERM; touch {pod.folder}/up; while :; do sleep 1; done", limit=1)
     pod.go()
     code, output = outcome(process)
@@ -159,7 +152,7 @@ def test_the_limit_is_124_also_where_the_agent_had_to_be_killed(pod: Pod, monkey
 
 
 def test_an_agent_may_clean_up_at_its_limit(pod: Pod, monkeypatch: pytest.MonkeyPatch) -> None:
-    pod.limit_begins_at(monkeypatch, "up")
+    limit_counts_from(monkeypatch, f"{pod.folder}/up")
     script = f"trap 'echo saved; exit 0' TERM; touch {pod.folder}/up; while :; do sleep 0.1; done"
     process = pod.start("sh", "-c", script, limit=1)
     pod.go()
@@ -273,7 +266,7 @@ def test_a_gates_exit_code_and_output_are_the_containers_and_it_has_no_input(pod
 
 
 def test_a_gates_limit_is_124(pod: Pod, monkeypatch: pytest.MonkeyPatch) -> None:
-    pod.limit_begins_at(monkeypatch, "up")
+    limit_counts_from(monkeypatch, f"{pod.folder}/up")
     process = pod.gate("sh", "-c", f"echo begun; touch {pod.folder}/up; exec sleep 60", limit=1)
     code, output = outcome(process)
     lines = output.splitlines()

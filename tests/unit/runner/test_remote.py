@@ -20,6 +20,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from hack.cluster import ports
 from hack.gitserver import server
 from tests.unit.runner.lab import Lab, git
 from workitems.runner import credential
@@ -124,10 +125,8 @@ def test_ext_and_options_are_no_remotes(lab: Lab) -> None:
 @pytest.fixture
 def closed_port() -> Iterator[int]:
     """A port at which nobody listens but who is told of it: another test process would soon get one that is free."""
-    with socket.socket() as holder:
-        holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        holder.bind(("127.0.0.1", 0))
-        yield int(holder.getsockname()[1])
+    with ports.held() as holder:
+        yield ports.number(holder)
 
 
 def test_a_refused_connection_is_retried_and_then_worth_another_run(
